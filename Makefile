@@ -1,0 +1,49 @@
+# make demo   the whole line on a phantom data set (or DATA=...), with the real default encoder
+# make test   all tests
+# Both make the environment in $(VENV) first; what is there already is used again.
+
+VENV ?= .venv
+PYTHON ?= python3
+ROOT ?= demo
+DATA ?=
+CONFIGURATION ?= cnn
+
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help install demo test lint format typecheck
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo [DATA=FOLDER] [CONFIGURATION=cnn|vit|linear]   plan, train, predict, evaluate; everything lies in $(ROOT)/"
+	@echo "make test        run all tests"
+	@echo "make lint        check the style; make format mends what it can"
+	@echo "make typecheck   check the types"
+
+# torch and torchvision must fit each other, so that one call of pip resolves everything together.
+$(INSTALLED): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$$($(PYTHON) --version) is too old: install Python 3.10 or newer, or give PYTHON=/path/to/python3"; exit 1; }
+	@echo "making the environment $(VENV); the first time this downloads several GB"
+	$(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --disable-pip-version-check --editable '.[dev]'
+	@touch "$@"
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	@"$(BIN)/python" -m autosam_net.commands.demo --root "$(ROOT)" --configuration "$(CONFIGURATION)" $(if $(DATA),--data "$(DATA)")
+
+test: $(INSTALLED)
+	"$(BIN)/python" -m pytest
+
+lint: $(INSTALLED)
+	"$(BIN)/python" -m ruff check .
+	"$(BIN)/python" -m ruff format --check .
+
+format: $(INSTALLED)
+	"$(BIN)/python" -m ruff check --fix .
+	"$(BIN)/python" -m ruff format .
+
+typecheck: $(INSTALLED)
+	"$(BIN)/python" -m mypy

@@ -1,0 +1,82 @@
+"""`autosam_cache list|verify|prune`: look after the embedding cache."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from autosam_net.commands.cli import folders_of, new_parser, run
+from autosam_net.errors import AutosamError, CacheError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see `autosam_cache --help`."""
+    parser = new_parser("List, verify or prune cached embeddings; what is pruned is computed again when needed.")
+    parser.add_argument("action", choices=("list", "verify", "prune"))
+    parser.add_argument("-d", "--dataset", help="number or name (default: every data set)")
+    parser.add_argument(
+        "--damaged", action="store_true", help="prune: only entries that cannot be read or fail their checksum"
+    )
+    return run(_look_after, parser, argv)
+
+
+def _look_after(arguments: argparse.Namespace) -> None:
+    from autosam_net.data.dataset import dataset_folder_name, list_datasets
+
+    preprocessed = folders_of(arguments).preprocessed
+    if arguments.dataset is not None:
+        names = [dataset_folder_name(arguments.dataset, preprocessed)]
+    else:
+        names = list_datasets(preprocessed)
+    action = {"list": _list, "verify": _verify, "prune": _prune}[arguments.action]
+    for name in names:
+        action(preprocessed / name / "embeddings", arguments)
+
+
+def _list(root: Path, arguments: argparse.Namespace) -> None:
+    from autosam_net.embedding.cache import list_entries
+
+    settings: dict[str, list[Path]] = {}
+    for folder, _ in list_entries(root):
+        settings.setdefault(folder.parent.parent.name, []).append(folder)
+    for name, folders in settings.items():
+        size = sum(file.stat().st_size for folder in folders for file in folder.iterdir()) / 2**20
+        cases = len({folder.parent for folder in folders})
+        print(f"{root.parent.name}  {name}  {cases} cases  {len(folders)} views  {size:.0f} MiB")
+    if not settings:
+        print(f"{root.parent.name}  no cached embeddings")
+
+
+def _verify(root: Path, arguments: argparse.Namespace) -> None:
+    damaged = _damaged(root)
+    if damaged:
+        raise CacheError(
+            f"{root}: {len(damaged)} damaged entries, the first {damaged[0].relative_to(root)}. "
+            "Run `autosam_cache prune --damaged`; they are computed again when needed."
+        )
+    print(f"{root.parent.name}  all entries are whole")
+
+
+def _prune(root: Path, arguments: argparse.Namespace) -> None:
+    from autosam_net.embedding.cache import list_entries, remove_entry
+
+    folders = _damaged(root) if arguments.damaged else [folder for folder, _ in list_entries(root)]
+    for folder in folders:
+        remove_entry(folder)
+    print(f"{root.parent.name}  {len(folders)} entries removed")
+
+
+def _damaged(root: Path) -> list[Path]:
+    from autosam_net.embedding.cache import list_entries, verify_entry
+    from autosam_net.parallel import progress
+
+    entries = list(list_entries(root))
+    damaged = []
+    for folder, record in progress(entries, "verify", len(entries), unit="view"):
+        try:
+            if record is None:
+                raise AutosamError("no record")
+            verify_entry(folder, record)
+        except AutosamError:
+            damaged.append(folder)
+    return damaged

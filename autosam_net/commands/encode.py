@@ -1,0 +1,30 @@
+"""`autosam_encode -d 27`: run the encoder ahead of time over all preprocessed cases."""
+
+from __future__ import annotations
+
+import argparse
+
+from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see `autosam_encode --help`."""
+    parser = new_parser("Compute the embeddings of all preprocessed cases that the cache lacks.")
+    parser.add_argument("-d", "--dataset", required=True, help="number or name of the data set")
+    parser.add_argument("--views", type=int, default=1, help="views of every slice, the plain one included (default 1)")
+    parser.add_argument("--cases", nargs="+", help="only these cases")
+    add_device(parser)
+    return run(_encode, parser, argv)
+
+
+def _encode(arguments: argparse.Namespace) -> None:
+    from autosam_net.data.dataset import find_dataset
+    from autosam_net.data.plan import load_plan
+    from autosam_net.embedding.embed import embed_dataset, embeddings_folder
+
+    folders = folders_of(arguments)
+    dataset = find_dataset(arguments.dataset, folders)
+    plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
+    entries = embed_dataset(dataset, plan, folders, arguments.cases, arguments.views, device_of(arguments))
+    size = sum(entry.embedding.nbytes + entry.labels.nbytes for entry in entries) / 2**20
+    print(f"{len(entries)} entries, {size:.0f} MiB, in {embeddings_folder(dataset, folders)}")

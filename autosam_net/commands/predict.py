@@ -1,0 +1,67 @@
+"""`autosam_predict -i in -o out`: the ensemble of all trained folds, from one encoder pass."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.errors import ModelError
+
+if TYPE_CHECKING:
+    from autosam_net.training.run import ModelFolder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see `autosam_predict --help`."""
+    parser = new_parser("Predict images with the ensemble of all trained folds; label maps lie on the raw grid.")
+    parser.add_argument("-i", "--input", type=Path, nargs="+", required=True, help="folder of images, or image files")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
+    parser.add_argument("-d", "--dataset", help="number or name; needed only where several have models")
+    parser.add_argument("-c", "--configuration", nargs="+", help="one or several trained models, e.g. vit cnn")
+    parser.add_argument("-m", "--model", type=Path, help="a model's folder, instead of -d and -c")
+    parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
+    parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
+    parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring, even where the plan has it")
+    add_device(parser)
+    return run(_predict, parser, argv)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    models = _models(arguments)
+    from autosam_net.inference.model import load_model_folders
+
+    model = load_model_folders(models, arguments.folds, device_of(arguments))
+    if arguments.disable_tta:
+        model = model.without_flips()
+    written = model.predict_folder(
+        arguments.input, arguments.output, arguments.save_probabilities, arguments.continue_prediction
+    )
+    print(f"{len(written)} label maps in {arguments.output}")
+
+
+def _models(arguments: argparse.Namespace) -> list[ModelFolder]:
+    from autosam_net.data.dataset import dataset_folder_name
+    from autosam_net.inference.model import choose_models
+    from autosam_net.training.run import ModelFolder, list_models
+
+    if arguments.model is not None:
+        model = ModelFolder(arguments.model)
+        if not model.trained_folds():
+            raise ModelError(
+                f"{arguments.model}: no trained folds here. Give a folder like results/Dataset027_ACDC/cnn."
+            )
+        return [model]
+    folders = folders_of(arguments)
+    models = list(list_models(folders))
+    if arguments.dataset is not None:
+        name = dataset_folder_name(arguments.dataset, folders.results)
+        models = [model for model in models if model.path.parent.name == name]
+    elif len({model.path.parent for model in models}) > 1:
+        listed = ", ".join(model.name for model in models)
+        raise ModelError(
+            f"{folders.results}: several models are trained: {listed}. Choose with -d and -c, or -m FOLDER."
+        )
+    return choose_models(models, arguments.configuration, str(folders.results))

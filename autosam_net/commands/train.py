@@ -1,0 +1,110 @@
+"""`autosam_train 27 vit 0`: train a head over the frozen encoder, then validate it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.errors import UsageError
+
+if TYPE_CHECKING:
+    from autosam_net.data.dataset import DatasetSpec
+    from autosam_net.data.plan import Plan
+    from autosam_net.paths import Folders
+    from autosam_net.training.run import TrainingOptions
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see `autosam_train --help`."""
+    parser = new_parser("Train a head over the frozen encoder on one fold, then validate it on the raw grid.")
+    parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
+    parser.add_argument("configuration", help="vit, cnn, linear, or another configuration of the plan")
+    parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
+    parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and the draw of patients (default 0)")
+    parser.add_argument("--epochs", type=int, help="replaces the planned number")
+    parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each fold")
+    parser.add_argument("--continue", dest="resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
+    add_device(parser)
+    return run(_train, parser, argv)
+
+
+@dataclass(frozen=True)
+class _Job:
+    dataset: DatasetSpec
+    plan: Plan
+    configuration: str
+    options: TrainingOptions
+    folders: Folders
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    for name in ("epochs", "max_minutes", "labelled"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
+    from autosam_net.data.dataset import find_dataset
+    from autosam_net.data.plan import load_plan
+    from autosam_net.data.splits import load_splits, select_fold
+
+    folders = folders_of(arguments)
+    dataset = find_dataset(arguments.dataset, folders)
+    preprocessed = folders.preprocessed / dataset.name
+    plan = load_plan(preprocessed / "plan.json")
+    plan.configuration(arguments.configuration)
+    splits = load_splits(preprocessed / "splits_final.json")
+    folds = parse_folds(arguments.fold)
+    for fold in folds:
+        select_fold(splits, fold)
+    job = _Job(dataset, plan, arguments.configuration, _options(arguments), folders)
+    for fold in folds:
+        _train_fold(job, fold)
+
+
+def parse_folds(text: str) -> list[str]:
+    """Return the folds that "2", "0-4" or "all" mean.
+
+    Raises:
+        UsageError: the text is none of these.
+    """
+    if text == "all" or text.isdigit():
+        return [text]
+    bounds = re.fullmatch(r"(\d+)-(\d+)", text)
+    if bounds is None or int(bounds[1]) > int(bounds[2]):
+        raise UsageError(f"fold {text!r}: give a number (0), a range (0-4) or all")
+    return [str(fold) for fold in range(int(bounds[1]), int(bounds[2]) + 1)]
+
+
+def _options(arguments: argparse.Namespace) -> TrainingOptions:
+    from autosam_net.training.run import TrainingOptions
+
+    return TrainingOptions(
+        labelled=arguments.labelled,
+        seed=arguments.seed,
+        epochs=arguments.epochs,
+        max_minutes=arguments.max_minutes,
+        device=device_of(arguments),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _train_fold(job: _Job, fold: str) -> None:
+    from autosam_net.evaluation.report import summary_table
+    from autosam_net.inference.validate import validate_fold
+    from autosam_net.training.train import train_head, training_split
+
+    print(f"{job.dataset.name} {job.options.run_name(job.configuration)} fold {fold}")
+    folder = train_head(job.dataset, job.plan, job.configuration, fold, job.options, job.folders)
+    held_out = training_split(job.dataset, fold, job.options, job.folders).val
+    if not held_out:
+        print(f"trained on all cases: {folder}")
+    elif job.options.resume and (folder / "validation" / "summary.json").is_file():
+        print(f"validated already: {folder / 'validation' / 'summary.json'}")
+    else:
+        summary = validate_fold(job.dataset, job.plan, folder, held_out, job.options.device, job.folders)
+        print(summary_table(summary))
+        print(f"validation on the raw grid, {len(held_out)} cases: {folder / 'validation'}")

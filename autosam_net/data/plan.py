@@ -1,0 +1,176 @@
+"""What was decided for a data set, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autosam_net.data.labels import LabelSet, LabelValue
+from autosam_net.errors import PlanError
+from autosam_net.files import sha256_of_text
+from autosam_net.jsonio import canonical, load
+from autosam_net.registry import suggest
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How one channel's intensities become [0, 1].
+
+    Attributes:
+        name: in the registry of normalisations (`ct`, `percentile`, `eight_bit`, `min_max`).
+        lower, upper: the two numbers it needs: intensities for `ct`, percentages for `percentile`.
+    """
+
+    name: str
+    lower: float = 0.0
+    upper: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From the raw grid to normalised slices.
+
+    Attributes:
+        slice_axis: of the raw array (Z, Y, X), the axis across which slices are taken; it becomes the first.
+        spacing: target spacing in mm of both in-plane axes; across slices nothing is resampled.
+        normalizations: one a channel.
+    """
+
+    slice_axis: int
+    spacing: float
+    normalizations: tuple[Normalization, ...]
+
+
+@dataclass(frozen=True)
+class RgbSource:
+    """What fills one of the encoder's three input channels: an image channel of the slice `offset` slices away."""
+
+    channel: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """From slices to embeddings.
+
+    Attributes:
+        encoder: in the catalogue of encoders.
+        weights: a file that replaces the published weights, or null.
+        input_size: pixels of the square input; larger slices are tiled.
+        overlap: fraction of a tile shared with its neighbour.
+        rgb: the sources of the three input channels.
+        maximum_views: upper bound of views (one plain, the others augmented) of each training slice.
+        slice_budget: encoder passes that the training set of one fold may cost, all views counted; with few slices
+            there are more views of each, with many slices fewer (but always the plain one).
+        flips: axes ("y", "x") mirrored for test-time augmentation; each costs one more encoder pass.
+    """
+
+    encoder: str
+    weights: str | None
+    input_size: int
+    overlap: float
+    rgb: tuple[RgbSource, RgbSource, RgbSource]
+    maximum_views: int
+    slice_budget: int
+    flips: tuple[str, ...] = ()
+
+    @property
+    def weights_file(self) -> Path | None:
+        """Return the file that replaces the published weights, if any."""
+        return None if self.weights is None else Path(self.weights)
+
+    def views_for(self, slices: int) -> int:
+        """Return the number of views of each of `slices` training slices."""
+        return max(1, min(self.maximum_views, self.slice_budget // max(slices, 1)))
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How one head is trained.
+
+    Attributes:
+        head: in the registry of heads.
+        settings: the head's own settings.
+        epochs: each of `iterations` batches of `batch_size` slices.
+        learning_rate: highest value of the one-cycle schedule of AdamW.
+    """
+
+    head: str
+    settings: Mapping[str, float]
+    batch_size: int
+    epochs: int
+    iterations: int
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """What one step is expected to cost on the machine that planned."""
+
+    seconds: float
+    disk_mib: float
+    memory_mib: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions for one data set; the heads share preprocessing and embeddings.
+
+    Attributes:
+        channel_names, labels, regions_class_order, file_ending: copied from dataset.json, so that a model folder
+            says by itself what goes in and what comes out.
+        reasons: decision -> one sentence with the figures that led to it.
+        estimates: step -> predicted cost.
+    """
+
+    version: int
+    dataset: str
+    channel_names: tuple[str, ...]
+    labels: Mapping[str, LabelValue]
+    regions_class_order: tuple[int, ...] | None
+    file_ending: str
+    preprocessing: Preprocessing
+    encoding: Encoding
+    configurations: Mapping[str, Configuration]
+    folds: int
+    group_pattern: str | None
+    reasons: Mapping[str, str]
+    estimates: Mapping[str, StepEstimate]
+
+    @property
+    def label_set(self) -> LabelSet:
+        """Return the labels with their methods."""
+        return LabelSet(self.labels, self.regions_class_order)
+
+    def configuration(self, name: str) -> Configuration:
+        """Return a configuration by name.
+
+        Raises:
+            PlanError: the plan has none of that name.
+        """
+        if name not in self.configurations:
+            raise PlanError(f"{self.dataset}: no configuration {name!r}; {suggest(name, self.configurations)}")
+        return self.configurations[name]
+
+
+def settings_digest(*settings: object) -> str:
+    """Return the sha256 over settings: equal settings, equal digest."""
+    return sha256_of_text("\n".join(canonical(entry) for entry in settings))
+
+
+def load_plan(path: Path) -> Plan:
+    """Return the plan in a file, its structure checked.
+
+    Raises:
+        PlanError: the file is missing, has a key or value that a plan has not, or is of another version.
+    """
+    if not path.is_file():
+        raise PlanError(f"{path}: no such file. Run autosam_plan_and_preprocess first.")
+    plan = load(Plan, path)
+    if plan.version != PLAN_VERSION:
+        raise PlanError(f"{path}: plan of version {plan.version}, expected {PLAN_VERSION}. Plan again with --replan.")
+    return plan

@@ -1,0 +1,1 @@
+"""Embeddings: the only place where an encoder runs over a data set."""

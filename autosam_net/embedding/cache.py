@@ -1,0 +1,140 @@
+"""Embeddings on disk: one folder a case and view, written whole, verified before use.
+
+embeddings/<encoder>_<size>_<settings>/<case>/view_00/
+    embedding.npy    (N, C, h, w) float16, memory-mapped when read
+    labels.npy       (N, S, S) label values of the same (possibly augmented) inputs
+    entry.json       the key and the sha256 of the two arrays
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.embedding.key import EmbeddingKey
+from autosam_net.errors import AutosamError, CacheError
+from autosam_net.files import atomic_folder, sha256_of_files
+from autosam_net.jsonio import load, write_json
+
+ARRAYS = ("embedding.npy", "labels.npy")
+
+
+@dataclass(frozen=True)
+class EntryRecord:
+    """The content of entry.json.
+
+    Attributes:
+        sha256: over the files of both arrays.
+        present: for each input, the label values that occur in it.
+    """
+
+    key: EmbeddingKey
+    sha256: str
+    present: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class CachedEmbedding:
+    """One view of one case, ready to be read.
+
+    Attributes:
+        embedding: `(N, C, h, w)` float16, memory-mapped.
+        labels: `(N, S, S)` label values, memory-mapped.
+        present: for each of the N inputs, the label values that occur in it.
+    """
+
+    key: EmbeddingKey
+    embedding: NDArray[np.float16]
+    labels: NDArray[np.integer]
+    present: tuple[tuple[int, ...], ...]
+
+
+def entry_folder(root: Path, key: EmbeddingKey) -> Path:
+    """Return where the entry of a key lies below the cache's folder `root`."""
+    return root / key.settings / key.case / f"view_{key.view:02d}"
+
+
+def write_entry(
+    root: Path,
+    key: EmbeddingKey,
+    shape: tuple[int, int, int, int],
+    label_shape: tuple[int, int, int],
+    label_type: np.dtype[np.integer],
+    batches: Iterable[tuple[NDArray[np.float16], NDArray[np.integer]]],
+) -> None:
+    """Write an entry from batches of (embeddings, labels); memory holds one batch at a time.
+
+    Args:
+        shape: `(N, C, h, w)` of all embeddings together.
+        label_shape: `(N, S, S)`.
+    """
+    with atomic_folder(entry_folder(root, key)) as folder:
+        files = [folder / name for name in ARRAYS]
+        embedding = np.lib.format.open_memmap(files[0], mode="w+", dtype=np.float16, shape=shape)
+        labels = np.lib.format.open_memmap(files[1], mode="w+", dtype=label_type, shape=label_shape)
+        present: list[tuple[int, ...]] = []
+        for some_embeddings, some_labels in batches:
+            rows = slice(len(present), len(present) + len(some_labels))
+            embedding[rows], labels[rows] = some_embeddings, some_labels
+            present += [tuple(np.unique(label_map).tolist()) for label_map in some_labels]
+        assert len(present) == shape[0], f"{len(present)} embeddings for {shape[0]} inputs"
+        embedding.flush()
+        labels.flush()
+        write_json(folder / "entry.json", EntryRecord(key, sha256_of_files(files), tuple(present)))
+
+
+def open_entry(root: Path, key: EmbeddingKey) -> CachedEmbedding | None:
+    """Return the entry of a key, or None where there is none or one of other content (it is to be computed anew).
+
+    Raises:
+        CacheError: the entry is of this key but its arrays are not those that were written.
+    """
+    folder = entry_folder(root, key)
+    try:
+        record = load(EntryRecord, folder / "entry.json")
+    except AutosamError:
+        return None
+    if record.key != key:
+        return None
+    verify_entry(folder, record)
+    embedding, labels = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ARRAYS)
+    return CachedEmbedding(key, embedding, labels, record.present)
+
+
+def verify_entry(folder: Path, record: EntryRecord) -> None:
+    """Check an entry's arrays against the checksum in its record.
+
+    Raises:
+        CacheError: they differ or cannot be read.
+    """
+    try:
+        found = sha256_of_files([folder / name for name in ARRAYS])
+    except OSError as error:
+        found = str(error)
+    if found != record.sha256:
+        raise CacheError(
+            f"{folder}: the cached embedding is damaged (checksum {found[:12]}, expected {record.sha256[:12]}). "
+            "Run `autosam_cache prune --damaged` and repeat the command."
+        )
+
+
+def list_entries(root: Path) -> Iterator[tuple[Path, EntryRecord | None]]:
+    """Yield every entry below `root` with its record, None where the record cannot be read."""
+    for file in sorted(root.glob("*/*/view_*/entry.json")):
+        try:
+            yield file.parent, load(EntryRecord, file)
+        except AutosamError:
+            yield file.parent, None
+
+
+def remove_entry(folder: Path) -> None:
+    """Remove an entry and the folders above it that it leaves empty (case, settings)."""
+    shutil.rmtree(folder)
+    for parent in (folder.parent, folder.parent.parent):
+        if not any(parent.iterdir()):
+            parent.rmdir()

@@ -1,0 +1,151 @@
+"""Run the frozen encoder: over whole cases into the cache, or over a few inputs in memory."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.plan import Encoding, Plan
+from autosam_net.embedding import cache
+from autosam_net.embedding.key import EmbeddingKey, embedding_key
+from autosam_net.embedding.views import draw_view, view_seed
+from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
+from autosam_net.errors import CacheError
+from autosam_net.parallel import progress
+from autosam_net.paths import Folders, find_folders
+from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
+from autosam_net.preprocessing.slices import TileGrid, count_inputs, label_inputs, rgb_inputs, tile_grid
+
+log = logging.getLogger(__name__)
+BATCH = {"cpu": 4, "cuda": 16}  # inputs per encoder pass; on a CPU more only costs memory
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """A planned encoder that is loaded when first needed, so that a full cache costs no start-up."""
+
+    encoding: Encoding
+    device: str
+
+    @property
+    def precision(self) -> Precision:
+        """Return what the encoder computes in on this device."""
+        return "bfloat16" if supports_bfloat16(self.device) else "float32"
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """Return the encoder, loaded at the first call."""
+        return load_encoder(
+            self.encoding.encoder, self.encoding.input_size, self.encoding.weights_file, self.device, self.precision
+        )
+
+    def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
+        """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
+        return self.encoder(torch.from_numpy(inputs).to(self.device))
+
+
+def embed_dataset(
+    dataset: DatasetSpec,
+    plan: Plan,
+    folders: Folders | None = None,
+    cases: Sequence[str] | None = None,
+    views: int = 1,
+    device: str = "cpu",
+) -> list[cache.CachedEmbedding]:
+    """Return the embeddings of preprocessed cases, computing what the cache lacks.
+
+    Args:
+        cases: names; all preprocessed cases if None.
+        views: number of views of every slice; view 0 is the plain one.
+
+    Raises:
+        PlanError: a case has not been preprocessed.
+        WeightsError: the encoder's weights are missing.
+    """
+    folders = folders or find_folders()
+    source = EncoderSource(plan.encoding, device)
+    root = embeddings_folder(dataset, folders)
+    names = list(cases) if cases is not None else preprocessed_cases(dataset, folders)
+    case_folders = {name: cases_folder(dataset, folders) / name for name in names}
+    wanted = [
+        embedding_key(name, load_record(folder).key, plan.encoding, source.precision, view)
+        for name, folder in case_folders.items()
+        for view in range(views)
+    ]
+    found = {key: _open_or_forget(root, key) for key in wanted}
+    missing = [key for key, entry in found.items() if entry is None]
+    outside = plan.label_set.ignore or 0
+    for key in progress(missing, f"encode ({plan.encoding.encoder})", len(missing), unit="view"):
+        embed_case(root, key, load_case(case_folders[key.case]), source, outside)
+        found[key] = cache.open_entry(root, key)
+    return [entry for entry in found.values() if entry is not None]
+
+
+def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: EncoderSource, outside: int) -> None:
+    """Compute one view of one case and write it to the cache.
+
+    Args:
+        outside: label value of the pixels that pad a slice smaller than the input.
+    """
+    grid = tile_grid(case.properties.shape[1:], source.encoding)
+    count = count_inputs(case.properties.shape, source.encoding)
+    encoder = source.encoder
+    side = encoder.input_size // encoder.stride
+    assert case.labels is not None, "only labelled cases are cached"
+    cache.write_entry(
+        root,
+        key,
+        shape=(count, encoder.channels, side, side),
+        label_shape=(count, encoder.input_size, encoder.input_size),
+        label_type=case.labels.dtype,
+        batches=_encoded_batches(case, grid, key.view, source, outside),
+    )
+
+
+def embeddings_folder(dataset: DatasetSpec, folders: Folders) -> Path:
+    """Return the folder of the data set's embedding cache."""
+    return folders.preprocessed / dataset.name / "embeddings"
+
+
+def preprocessed_cases(dataset: DatasetSpec, folders: Folders) -> list[str]:
+    """Return the names of all preprocessed cases, sorted."""
+    return sorted(file.parent.name for file in cases_folder(dataset, folders).glob("*/case.json"))
+
+
+def batches_of(count: int, device: str) -> Iterator[range]:
+    """Yield 0 .. count - 1 in runs of the size that the device takes at once."""
+    size = BATCH.get(device.split(":")[0], BATCH["cpu"])
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+def _encoded_batches(
+    case: PreprocessedCase, grid: TileGrid, view: int, source: EncoderSource, outside: int
+) -> Iterator[tuple[NDArray[np.float16], NDArray[np.integer]]]:
+    assert case.labels is not None
+    for indices in batches_of(count_inputs(case.properties.shape, source.encoding), source.device):
+        images = rgb_inputs(case.image, grid, source.encoding.rgb, indices)
+        labels = label_inputs(case.labels, grid, indices, outside)
+        if view > 0:
+            seeds = [view_seed(case.properties.name, index, view) for index in indices]
+            drawn = [draw_view(*pair, seed) for *pair, seed in zip(images, labels, seeds, strict=True)]
+            images, labels = (np.stack(part) for part in zip(*drawn, strict=True))
+        yield source.encode(images).to(torch.float16).cpu().numpy(), labels
+
+
+def _open_or_forget(root: Path, key: EmbeddingKey) -> cache.CachedEmbedding | None:
+    try:
+        return cache.open_entry(root, key)
+    except CacheError as error:
+        log.warning("%s It is computed anew.", error)
+        cache.remove_entry(cache.entry_folder(root, key))
+        return None

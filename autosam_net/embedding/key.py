@@ -1,0 +1,55 @@
+"""What an embedding was computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autosam_net.data.plan import Encoding, RgbSource, settings_digest
+from autosam_net.encoders.weights import weights_sha256
+
+EMBEDDING_VERSION = 1  # to be raised when the same key gives other embeddings (views, tiles)
+
+
+@dataclass(frozen=True)
+class EmbeddingKey:
+    """Everything that an embedding depends on; equal keys, equal embeddings.
+
+    Attributes:
+        case: name of the case, for people; `content` counts.
+        content: key of the preprocessed case: its files and the preprocessing settings.
+        precision: in which the encoder computed.
+        view: 0 is the slice as it is, others are augmented.
+    """
+
+    version: int
+    case: str
+    content: str
+    encoder: str
+    weights_sha256: str
+    precision: str
+    input_size: int
+    overlap: float
+    rgb: tuple[RgbSource, RgbSource, RgbSource]
+    view: int
+
+    @property
+    def settings(self) -> str:
+        """Return a short digest of what all cases and views have in common: the name of their folder."""
+        shared = (self.version, self.weights_sha256, self.precision, self.input_size, self.overlap, self.rgb)
+        return f"{self.encoder}_{self.input_size}_{settings_digest(*shared)[:12]}"
+
+
+def embedding_key(case: str, content: str, encoding: Encoding, precision: str, view: int) -> EmbeddingKey:
+    """Return the key of one view of a preprocessed case under the planned encoding."""
+    return EmbeddingKey(
+        version=EMBEDDING_VERSION,
+        case=case,
+        content=content,
+        encoder=encoding.encoder,
+        weights_sha256=weights_sha256(encoding.encoder, encoding.weights_file),
+        precision=precision,
+        input_size=encoding.input_size,
+        overlap=encoding.overlap,
+        rgb=encoding.rgb,
+        view=view,
+    )

@@ -1,0 +1,1 @@
+"""The frozen image encoders: which there are, where their weights come from, how they run."""

@@ -1,0 +1,148 @@
+"""The frozen encoder, the only way from images to embeddings."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
+from autosam_net.encoders.weights import file_sha256, find_weights
+from autosam_net.errors import PlanError, WeightsError
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16"]
+
+IMAGE_ENCODER = "image_encoder."
+DECODER = (  # what a head can take from the checkpoint; the other prompts have no use here
+    "mask_decoder.",
+    "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    "prompt_encoder.no_mask_embed.weight",
+)
+
+
+class Encoder(nn.Module):
+    """A frozen network from images (B, 3, S, S) in [0, 1] to embeddings (B, channels, S / stride, S / stride).
+
+    Frozen by construction: no parameter asks for a gradient, `train()` stays in eval mode (in training mode a
+    batch norm would change its statistics) and the pass runs without a graph.
+
+    Attributes:
+        input_size: S in pixels.
+        weights_sha256: of the checkpoint's file.
+        precision: of weights and computation; images and embeddings are float32 in either.
+        mask_decoder_weights: the checkpoint's mask decoder and dense prompts, under SAM's names, float32 on the CPU.
+    """
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        entry: EncoderEntry,
+        network: nn.Module,
+        input_size: int,
+        precision: Precision,
+        weights_sha256: str,
+        mask_decoder_weights: dict[str, Tensor],
+    ) -> None:
+        super().__init__()
+        self.name, self.stride, self.channels = entry.name, entry.stride, entry.channels
+        self.input_size, self.precision, self.weights_sha256 = input_size, precision, weights_sha256
+        self.mask_decoder_weights = mask_decoder_weights
+        self.network = network.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
+        scale = torch.tensor(entry.pixel_range) / torch.tensor(entry.pixel_std)
+        offset = torch.tensor(entry.pixel_mean) / torch.tensor(entry.pixel_std)
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", offset.view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.train(False)
+
+    @torch.no_grad()  # not inference_mode, whose tensors could not enter a head's graph
+    def forward(self, images: Tensor) -> Tensor:
+        expected = (3, self.input_size, self.input_size)
+        assert images.shape[1:] == expected, f"images are {tuple(images.shape[1:])}, {self.name} takes {expected}"
+        pixels = images.to(self.scale.device, torch.float32) * self.scale - self.offset
+        pixels = pixels.to(getattr(torch, self.precision), memory_format=torch.channels_last)
+        return self.network(pixels).float()  # (B, channels, S / stride, S / stride)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Stay in eval mode, whatever is asked."""
+        return super().train(False)
+
+
+def load_encoder(
+    name: str,
+    input_size: int | None = None,
+    weights: Path | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision | None = None,
+) -> Encoder:
+    """Return the encoder `name` with its published weights, frozen, on `device`.
+
+    Args:
+        input_size: pixels of the square input; None for the size it was trained with.
+        weights: a checkpoint in the published layout that replaces the published one.
+        precision: None for bfloat16 where the device computes in it (half the time of float32), else float32.
+
+    Raises:
+        UsageError: no encoder of that name.
+        PlanError: an input size that does not fit.
+        WeightsError: weights are missing, damaged, or not this encoder's.
+    """
+    entry = ENCODERS.get(name)
+    input_size = entry.input_size if input_size is None else input_size
+    if input_size <= 0 or input_size % entry.multiple:
+        raise PlanError(f"{name}: input size {input_size} is no multiple of {entry.multiple} px; correct input_size.")
+    precision = precision or ("bfloat16" if supports_bfloat16(device) else "float32")
+    path = find_weights(name, weights)
+    state = read_checkpoint(path)
+    network = _build(entry, input_size, state, path)
+    decoder = {key: value.float() for key, value in state.items() if key.startswith(DECODER)}
+    encoder = Encoder(entry, network, input_size, precision, file_sha256(path), decoder)
+    log.debug("%s: %s at %d px in %s on %s", name, path, input_size, precision, device)
+    return encoder.to(device)
+
+
+def supports_bfloat16(device: str | torch.device) -> bool:
+    """Return whether `device` has instructions for bfloat16; without them it is slower than float32."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":  # these have no public name in most versions of torch
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return False
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the state dict of a checkpoint in SAM's layout; nothing but tensors is unpickled.
+
+    Raises:
+        WeightsError: the file is damaged or holds something else.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: not a checkpoint of torch, or a damaged one. Get the file again.") from error
+    for wrapper in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not any(str(key).startswith(IMAGE_ENCODER) for key in content):
+        raise WeightsError(f"{path}: no weights named {IMAGE_ENCODER}*, as in SAM's checkpoints. Give another file.")
+    return dict(content)
+
+
+def _build(entry: EncoderEntry, input_size: int, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+    own = {key.removeprefix(IMAGE_ENCODER): value for key, value in state.items() if key.startswith(IMAGE_ENCODER)}
+    try:
+        return entry.build(input_size, own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: these are not weights of {entry.name} ({reason}). Give another file.") from error

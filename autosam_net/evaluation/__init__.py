@@ -1,0 +1,1 @@
+"""How good a segmentation is: metrics in mm, and the report over many cases."""

@@ -1,0 +1,95 @@
+"""What every head has in common: its registry, its shape, its recipe and how it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autosam_net.errors import PlanError
+from autosam_net.registry import Registry, suggest
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """What a head takes and gives.
+
+    Attributes:
+        outputs: logits a pixel: classes with background, or regions; at least 1.
+        channels: of the embedding.
+        stride: input pixels per embedding pixel.
+        input_size: pixels of the square encoder input, and of the logits.
+    """
+
+    outputs: int
+    channels: int
+    stride: int
+    input_size: int
+
+    @property
+    def grid(self) -> int:
+        """Return the side of the embedding in its own pixels."""
+        return self.input_size // self.stride
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings to start planning from.
+
+    Attributes:
+        settings: every setting of the head with its default.
+        epochs: each of `iterations` batches of `batch_size` slices.
+        learning_rate: highest value of the one-cycle schedule of AdamW.
+    """
+
+    settings: Mapping[str, float]
+    batch_size: int
+    epochs: int
+    iterations: int
+    learning_rate: float
+    weight_decay: float
+
+
+class HeadClass(Protocol):
+    """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size)."""
+
+    recipe: Recipe
+
+    def __call__(
+        self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]
+    ) -> nn.Module: ...
+
+
+HEADS: Registry[HeadClass] = Registry("head")
+
+
+def build_head(
+    name: str, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]
+) -> nn.Module:
+    """Return a new head; random numbers come from torch's global generator, so seed it first.
+
+    Args:
+        settings: those that differ from the recipe's.
+        decoder_weights: `Encoder.mask_decoder_weights`, for heads that start from the checkpoint's decoder.
+
+    Raises:
+        UsageError: no head of that name.
+        PlanError: a setting that the head does not know.
+        WeightsError: the head needs decoder weights that the encoder has not.
+    """
+    head = HEADS.get(name)
+    defaults = head.recipe.settings
+    for key in settings:
+        if key not in defaults:
+            raise PlanError(f"head {name!r}: unknown setting {key!r}; {suggest(key, defaults)}")
+    return head(shape, {**defaults, **settings}, decoder_weights)
+
+
+def enlarge(features: Tensor, size: int) -> Tensor:
+    """Return `features` (B, C, h, w) bilinearly interpolated to `size` x `size`, or as they are if they have it."""
+    if features.shape[-1] == size:
+        return features
+    return F.interpolate(features, (size, size), mode="bilinear")

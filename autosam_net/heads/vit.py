@@ -1,0 +1,119 @@
+"""The vit head: SAM's mask decoder without prompts, one token for each class, all classes in one pass.
+
+The head of AutoSAM (Hu, Xu and Shi, arXiv 2306.13731), started from all that the checkpoint knows: transformer,
+up-scaling, hyper-networks, mask tokens, SAM's positional encoding of the image and its embedding for "no mask given".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import TwoWayTransformer
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.mask_decoder import MLP
+from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
+from torch import Tensor, nn
+
+from autosam_net.errors import WeightsError
+from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
+
+WIDTH = 256  # of SAM's decoder
+MASK_TOKENS = "mask_decoder.mask_tokens.weight"
+NO_MASK = "prompt_encoder.no_mask_embed.weight"
+
+
+@HEADS.register("vit")
+class VitHead(nn.Module):
+    """Class tokens and image attend to each other twice; each token then makes the filter of its class.
+
+    3.4 M parameters and 0.14 M an output.
+
+    Settings:
+        token_noise: standard deviation of the noise on the class tokens' start, which parts the classes that start from
+            the same mask token.
+        dropout: of whole channels of the embedding.
+    """
+
+    recipe: ClassVar[Recipe] = Recipe(
+        settings={"token_noise": 0.02, "dropout": 0.0},
+        batch_size=4,
+        epochs=14,
+        iterations=50,
+        learning_rate=7e-4,
+        weight_decay=1e-2,
+    )
+
+    def __init__(self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        _check(shape, decoder_weights)
+        self.size = shape.input_size
+        self.dropout = nn.Dropout2d(settings["dropout"])
+        self.position = PositionEmbeddingRandom(WIDTH // 2)  # its matrix is a buffer: saved, not trained
+        self.transformer = TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(WIDTH, WIDTH // 4, 2, 2),
+            LayerNorm2d(WIDTH // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(WIDTH // 4, WIDTH // 8, 2, 2),
+            nn.GELU(),
+        )
+        self.filters = nn.ModuleList(MLP(WIDTH, WIDTH, WIDTH // 8, 3) for _ in range(shape.outputs))
+        self.class_tokens = nn.Parameter(torch.zeros(shape.outputs, WIDTH))
+        self.no_mask = nn.Parameter(torch.zeros(1, WIDTH))
+        self._start_from(decoder_weights, settings["token_noise"])
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        batch, channels, height, width = embedding.shape
+        image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1)
+        with torch.autocast(embedding.device.type, enabled=False):  # sines of large angles
+            position = self.position((height, width))[None]  # (1, 256, h, w)
+        tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)
+        tokens, image = self.transformer(image, position, tokens)
+        image = self._upscale(image.transpose(1, 2).view(batch, channels, height, width))  # (B, 32, 4 h, 4 w)
+        filters = torch.stack([layer(tokens[:, index]) for index, layer in enumerate(self.filters)], dim=2)
+        pixels = image.permute(0, 2, 3, 1)  # in the order of the memory, so that no copy is made
+        logits = (pixels.flatten(1, 2) @ filters).view(*pixels.shape[:3], -1)  # (B, 4 h, 4 w, outputs)
+        return enlarge(logits.permute(0, 3, 1, 2), self.size)
+
+    def _upscale(self, image: Tensor) -> Tensor:
+        """Return `output_upscaling(image)`; with the norm in one pass over channels-last memory."""
+        norm: Any = self.output_upscaling[1]
+        image = self.output_upscaling[0](image).permute(0, 2, 3, 1)
+        image = F.layer_norm(image, norm.weight.shape, norm.weight, norm.bias, norm.eps).permute(0, 3, 1, 2)
+        return self.output_upscaling[2:](image)
+
+    def _start_from(self, weights: Mapping[str, Tensor], token_noise: float) -> None:
+        """Take over the checkpoint's decoder; class i gets mask token and hyper-network i modulo their number."""
+        tokens = weights[MASK_TOKENS]
+        state = {"no_mask": weights[NO_MASK], "class_tokens": torch.empty_like(self.class_tokens)}
+        for index in range(len(self.filters)):
+            source = index % len(tokens)
+            noise = torch.randn(WIDTH) * token_noise
+            state["class_tokens"][index] = tokens[source] + noise
+            state |= _part(weights, f"mask_decoder.output_hypernetworks_mlps.{source}.", f"filters.{index}.")
+        for name in ("transformer.", "output_upscaling."):
+            state |= _part(weights, f"mask_decoder.{name}", name)
+        state |= _part(weights, "prompt_encoder.pe_layer.", "position.")
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(f"head 'vit': the checkpoint's mask decoder is not SAM's ({reason})") from error
+
+
+def _part(weights: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:
+    """Return the weights under `prefix`, renamed to lie under `name`."""
+    return {name + key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _check(shape: HeadShape, weights: Mapping[str, Tensor]) -> None:
+    missing = [key for key in (MASK_TOKENS, NO_MASK) if key not in weights]
+    if missing or shape.channels != WIDTH:
+        found = f"no {missing[0]}" if missing else f"{shape.channels} channels"
+        raise WeightsError(
+            f"head 'vit' needs an encoder of {WIDTH} channels with SAM's mask decoder in its weights, found {found}. "
+            "Choose the head cnn or linear."
+        )

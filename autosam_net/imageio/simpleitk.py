@@ -1,0 +1,160 @@
+"""Volumes through SimpleITK: NIfTI, MetaImage and NRRD.
+
+ITK reads a NIfTI or compressed MetaImage file that is cut off or damaged without an error and fills what is missing
+with anything; such files are therefore checked before they are read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.data.volume import Geometry, Volume
+from autosam_net.errors import ImageFileError
+from autosam_net.imageio.reader import READERS, Reader, damaged
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+NIFTI_HEADER = 352  # bytes up to the first voxel
+BLOCK = 1 << 20
+
+
+def load_image(path: Path) -> sitk.Image:
+    """Return the file as SimpleITK reads it, after a check that it is whole.
+
+    Raises:
+        ImageFileError: the file is truncated, damaged or none of its format.
+    """
+    import SimpleITK as sitk
+
+    check_integrity(path)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # header remarks such as "unexpected scales in sform"
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("sitk::ERROR: ")
+        if "orthonormal" in reason:
+            raise ImageFileError(
+                f"{path}: the axes in the header are not at right angles ({reason.strip()}). Resample the image to a "
+                "rectangular grid, or correct the header's direction."
+            ) from error
+        raise damaged(path, reason) from error
+
+
+def read(path: Path) -> Volume:
+    """Return image and geometry; several components a voxel become channels.
+
+    Raises:
+        ImageFileError: as `load_image`; also more than three dimensions.
+    """
+    import SimpleITK as sitk
+
+    image = load_image(path)
+    if image.GetDimension() > 3:
+        size = " x ".join(map(str, image.GetSize()))
+        raise ImageFileError(
+            f"{path}: has {image.GetDimension()} dimensions ({size}), expected 3. Write one file per channel "
+            "(CASE_0000, CASE_0001, ...), or one case per time frame."
+        )
+    array = sitk.GetArrayFromImage(image)
+    array = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
+    if image.GetDimension() == 2:
+        array = array[:, None]
+    return Volume(array, _geometry(image))  # (C, Z, Y, X)
+
+
+def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
+    """Write a label map `(Z, Y, X)`, compressed, in the dimensions of the geometry."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(labels[0] if geometry.dimensions == 2 else labels)
+    image.SetSpacing(geometry.spacing[::-1][: geometry.dimensions])
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    try:
+        sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
+    except RuntimeError as error:
+        raise ImageFileError(f"{path}: cannot be written ({str(error).strip().splitlines()[-1]})") from error
+
+
+def check_integrity(path: Path) -> None:
+    """Refuse a file that is shorter than its header says or whose checksum is wrong.
+
+    Raises:
+        ImageFileError: says so.
+    """
+    try:
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            _check_nifti(path)
+        elif path.name.lower().endswith(".mha"):
+            _check_compressed_metaimage(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged(path, error) from error
+
+
+def _check_nifti(path: Path) -> None:
+    compressed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if compressed else path.open("rb") as file:
+        header = file.read(NIFTI_HEADER)
+        expected = _nifti_bytes(header)
+        found = len(header) + sum(len(block) for block in iter(lambda: file.read(BLOCK), b""))
+    if found < expected:
+        raise EOFError(f"the header announces {expected} bytes, found {found}")
+
+
+def _nifti_bytes(header: bytes) -> int:
+    """Return how long the header says that the whole file is; 0 for a header that is not NIfTI-1's."""
+    if len(header) < NIFTI_HEADER:
+        raise EOFError(f"only {len(header)} bytes, shorter than a header")
+    order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
+    if struct.unpack_from(order + "i", header)[0] != 348:
+        return 0
+    dimensions = struct.unpack_from(order + "8h", header, 40)
+    bits = struct.unpack_from(order + "h", header, 72)[0]
+    offset = struct.unpack_from(order + "f", header, 108)[0]
+    return int(offset) + prod(dimensions[1 : dimensions[0] + 1]) * bits // 8
+
+
+def _check_compressed_metaimage(path: Path) -> None:
+    blocks = _blocks(path)
+    start = next(blocks, b"")
+    header, _, rest = start.partition(b"ElementDataFile = LOCAL")
+    if b"CompressedData = True" not in header:
+        return  # ITK itself checks the length of plain data
+    decompressor = zlib.decompressobj(wbits=47)  # zlib's or gzip's header
+    decompressor.decompress(rest.split(b"\n", 1)[-1])
+    for block in blocks:
+        decompressor.decompress(block)
+    if not decompressor.eof:
+        raise EOFError("the compressed data ends too early")
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(lambda: file.read(BLOCK), b"")
+
+
+def _geometry(image: sitk.Image) -> Geometry:
+    spacing = image.GetSpacing()[::-1]
+    if len(spacing) == 2:
+        spacing = (1.0, *spacing)
+    return Geometry(
+        spacing=spacing,
+        origin=image.GetOrigin(),
+        direction=image.GetDirection(),
+        dimensions=image.GetDimension(),
+    )
+
+
+for _ending in (".nii.gz", ".nii", ".mha", ".nrrd"):
+    READERS.register(_ending)(Reader(read, write))
+READERS.register(".mhd")(Reader(read))  # two files, which could not appear whole at once

@@ -1,0 +1,1 @@
+"""From trained heads to label maps on the raw grid."""

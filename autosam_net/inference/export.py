@@ -1,0 +1,55 @@
+"""Probabilities of slices to a label map on the raw grid, and to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.data.case import CaseProperties
+from autosam_net.data.labels import LabelSet
+from autosam_net.files import atomic_file
+from autosam_net.imageio import write_label
+from autosam_net.preprocessing.geometry import crop, restore, slice_axis_first
+
+
+def label_map(
+    slices: Iterable[NDArray[np.float32]], properties: CaseProperties, labels: LabelSet
+) -> NDArray[np.integer]:
+    """Return the label map `(Z, Y, X)` on the raw grid of the probabilities `(outputs, Y, X)` of its slices."""
+    decoded = np.stack([labels.decode(probabilities) for probabilities in slices])
+    return restore(decoded, properties)  # type: ignore[return-value]
+
+
+def export_case(
+    path: Path,
+    slices: Iterable[NDArray[np.float32]],
+    properties: CaseProperties,
+    labels: LabelSet,
+    probabilities_path: Path | None = None,
+) -> None:
+    """Write the label map with the raw image's geometry, and the probabilities if a path is given for them.
+
+    The probabilities are a float16 array `(outputs, Z, Y, X)` on the raw grid, written slice by slice.
+    """
+    if probabilities_path is None:
+        write_label(path, label_map(slices, properties, labels), properties.geometry)
+        return
+    with atomic_file(probabilities_path) as temporary:
+        saved = _saved(slices, temporary, properties, labels)
+        write_label(path, label_map(saved, properties, labels), properties.geometry)
+
+
+def _saved(
+    slices: Iterable[NDArray[np.float32]], path: Path, properties: CaseProperties, labels: LabelSet
+) -> Iterator[NDArray[np.float32]]:
+    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(labels.outputs, *properties.raw_shape))
+    if not labels.has_regions:
+        whole[0] = 1.0  # outside the crop everything is background
+    inside = crop(slice_axis_first(whole, properties.slice_axis), properties.crop)
+    for position, probabilities in enumerate(slices):
+        inside[:, position] = probabilities
+        yield probabilities
+    whole.flush()

@@ -1,0 +1,69 @@
+"""The cases that a user means: a folder, a file, or several of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from autosam_net.data.dataset import CaseFiles
+from autosam_net.errors import DatasetError, ImageFileError
+from autosam_net.imageio import split_ending
+
+CHANNEL = re.compile(r"(.+)_(\d{4})$")
+
+
+def find_inputs(paths: Sequence[Path], channels: int) -> list[CaseFiles]:
+    """Return the cases among files and the image files of folders, sorted by name.
+
+    With one channel each file is a case, and a `_0000` at the end of its name is no part of the case's name. With
+    several, `CASE_0000`, `CASE_0001` ... belong together; a file without a number must hold all channels itself.
+
+    Raises:
+        DatasetError: nothing is found, a file does not exist, or a case has not all channels.
+    """
+    files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise DatasetError(
+            f"{', '.join(map(str, paths))}: no image files found. Give a folder of images, or image files."
+        )
+    groups: dict[str, dict[int, Path]] = {}
+    for file in files:
+        name, channel = _case_and_channel(split_ending(file.name)[0], channels)
+        if channel in groups.setdefault(name, {}):
+            raise DatasetError(f"{name}: both {groups[name][channel].name} and {file.name} are given. Remove one.")
+        groups[name][channel] = file
+    return [_case(name, groups[name], channels) for name in sorted(groups)]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DatasetError(f"{path}: no such file or folder. Give a folder of images, or image files.")
+    return sorted(file for file in path.iterdir() if file.is_file() and _is_image(file))
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        split_ending(file.name)
+    except ImageFileError:
+        return False
+    return not file.name.startswith(".")
+
+
+def _case_and_channel(stem: str, channels: int) -> tuple[str, int]:
+    match = CHANNEL.match(stem)
+    if match is None or (channels == 1 and match.group(2) != "0000"):
+        return stem, 0
+    return match.group(1), int(match.group(2))
+
+
+def _case(name: str, files: dict[int, Path], channels: int) -> CaseFiles:
+    found = sorted(files)
+    if found not in ([0], list(range(channels))):
+        raise DatasetError(
+            f"{name}: found channels {', '.join(f'{index:04d}' for index in found)}, "
+            f"expected 0000 to {channels - 1:04d}. Add the missing files."
+        )
+    return CaseFiles(name, tuple(files[index] for index in found))

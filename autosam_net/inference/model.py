@@ -1,0 +1,218 @@
+"""A trained model: all folds of one or several heads on one encoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.dataset import CaseFiles, dataset_folder_name
+from autosam_net.data.plan import Plan, load_plan
+from autosam_net.data.volume import Geometry, Volume
+from autosam_net.embedding.embed import EncoderSource
+from autosam_net.encoders.weights import weights_sha256
+from autosam_net.errors import DatasetError, ModelError, UsageError
+from autosam_net.heads.head import build_head
+from autosam_net.imageio import READERS, read_case, split_ending
+from autosam_net.inference.export import export_case, label_map
+from autosam_net.inference.inputs import find_inputs
+from autosam_net.inference.predict import slice_probabilities
+from autosam_net.jsonio import write_json
+from autosam_net.parallel import progress
+from autosam_net.paths import Folders, find_folders
+from autosam_net.preprocessing.preprocess import preprocess_case
+from autosam_net.registry import suggest
+from autosam_net.training.checkpoint import load_tensors
+from autosam_net.training.run import ModelFolder, list_models
+from autosam_net.training.train import head_shape
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Heads that share an encoder, and the plan that they were trained by.
+
+        model = load_model(27, ["cnn"])
+        labels = model.predict_case(array, spacing=(10.0, 1.5, 1.5))
+
+    Attributes:
+        heads: of all folds and configurations; their probabilities are averaged.
+        flips: axes mirrored for test-time augmentation, from the plan.
+    """
+
+    plan: Plan
+    heads: tuple[nn.Module, ...]
+    source: EncoderSource
+    flips: tuple[str, ...] = ()
+
+    def without_flips(self) -> Model:
+        """Return the same model without test-time augmentation."""
+        return replace(self, flips=())
+
+    def predict_case(self, array: NDArray[np.generic], spacing: Sequence[float]) -> NDArray[np.integer]:
+        """Return the label map of an image in memory, of its spatial shape.
+
+        Args:
+            array: `(Z, Y, X)`, or `(C, Z, Y, X)` with the channels that the model was trained on, or `(Y, X)`.
+            spacing: mm along each spatial axis, in array order.
+
+        Raises:
+            DatasetError: the array has another number of axes or channels, or a voxel is not a finite number.
+        """
+        spatial = len(spacing)
+        if spatial not in (2, 3) or array.ndim not in (spatial, spatial + 1):
+            raise DatasetError(
+                f"array: {array.ndim} axes and {spatial} spacings; give 2 or 3 spacings, one a spatial axis"
+            )
+        volume = array if array.ndim == spatial + 1 else array[None]
+        steps = tuple(float(step) for step in spacing)
+        if spatial == 2:
+            volume, steps = volume[:, None], (1.0, *steps)
+        case = self._preprocess("array", Volume(volume, Geometry(spacing=steps)))  # type: ignore[arg-type]
+        labels = label_map(self._slices(case), case.properties, self.plan.label_set)
+        return labels if spatial == 3 else labels[0]
+
+    def predict_folder(
+        self,
+        inputs: Path | str | Sequence[Path | str],
+        output: Path | str,
+        save_probabilities: bool = False,
+        skip_existing: bool = False,
+    ) -> list[Path]:
+        """Predict every case of a folder, file or list of files; return the label maps written, one a case.
+
+        Raises:
+            DatasetError: no inputs, or a case has not the channels that the model was trained on.
+            ImageFileError: a file cannot be read.
+        """
+        paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
+        cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
+        folder = Path(output)
+        targets = [folder / (case.name + self._ending(case)) for case in cases]
+        todo = [pair for pair in zip(cases, targets, strict=True) if not (skip_existing and pair[1].exists())]
+        if len(todo) < len(cases):
+            log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
+        for case, target in progress(todo, "predict", len(todo)):
+            self._predict_file(case, target, save_probabilities)
+        write_json(folder / "plan.json", self.plan)
+        return targets
+
+    def _predict_file(self, files: CaseFiles, target: Path, save_probabilities: bool) -> None:
+        case = self._preprocess(files.name, read_case(files.images))
+        probabilities = target.parent / f"{files.name}_probabilities.npy" if save_probabilities else None
+        export_case(target, self._slices(case), case.properties, self.plan.label_set, probabilities)
+
+    def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
+        if not np.isfinite(volume.array).all():
+            raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
+        return preprocess_case(name, volume, None, self.plan.preprocessing)
+
+    def _slices(self, case: PreprocessedCase) -> Iterator[NDArray[np.float32]]:
+        return slice_probabilities(case, self.heads, self.plan.label_set, self.source, flips=self.flips)
+
+    def _ending(self, case: CaseFiles) -> str:
+        ending = split_ending(case.images[0].name)[1]
+        return ending if READERS.get(ending).write is not None else self.plan.file_ending
+
+
+def load_model(
+    dataset: int | str,
+    configurations: Sequence[str] | None = None,
+    folds: Sequence[str] | None = None,
+    device: str = "cpu",
+    folders: Folders | None = None,
+) -> Model:
+    """Return the model of a data set, ready to predict.
+
+    Args:
+        configurations: names of model folders (`cnn`, `vit_labelled1_seed0`); several are averaged. May be left out
+            where there is one only.
+        folds: of those trained; all if None.
+
+    Raises:
+        ModelError: no model, or more than one, fits.
+    """
+    folders = folders or find_folders()
+    name = dataset_folder_name(dataset, folders.results)
+    models = [model for model in list_models(folders) if model.path.parent.name == name]
+    return load_model_folders(choose_models(models, configurations, name), folds, device)
+
+
+def choose_models(models: Sequence[ModelFolder], names: Sequence[str] | None, where: str) -> list[ModelFolder]:
+    """Return the models called `names`, or the only one.
+
+    Raises:
+        ModelError: there is none, or no names are given and there are several.
+    """
+    if not models:
+        raise ModelError(f"{where}: no trained model. Run autosam_train first.")
+    by_name = {model.path.name: model for model in models}
+    if names is None:
+        if len(models) > 1:
+            listed = ", ".join(model.name for model in models)
+            raise ModelError(
+                f"{where}: several models are trained: {listed}. Choose with -d and -c, or with -m FOLDER."
+            )
+        return list(models)
+    for name in names:
+        if name not in by_name:
+            raise ModelError(f"{where}: no trained model {name!r}; {suggest(name, by_name)}")
+    return [by_name[name] for name in names]
+
+
+def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | None, device: str) -> Model:
+    """Return one model of all folds of the given model folders.
+
+    Raises:
+        ModelError: they do not share preprocessing, encoder and labels, or a fold is not trained.
+        WeightsError: the encoder's weights are missing or not those trained with.
+    """
+    plans = [load_plan(model.plan_file) for model in models]
+    for model, plan in zip(models, plans, strict=True):
+        shared = [(p.preprocessing, p.encoding, p.labels, p.regions_class_order) for p in (plan, plans[0])]
+        if shared[0] != shared[1]:
+            raise ModelError(
+                f"{model.name} and {models[0].name} were trained by different plans; predict with each alone."
+            )
+    source = EncoderSource(plans[0].encoding, device)
+    files = [file for model in models for file in _fold_files(model, folds)]
+    heads = tuple(load_head(file, plans[0], source) for file in files)
+    log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
+    return Model(plans[0], heads, source, plans[0].encoding.flips)
+
+
+def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
+    """Return a trained head in evaluation mode.
+
+    Raises:
+        ModelError: the file is damaged, or was trained on an encoder with other weights.
+    """
+    tensors, metadata = load_tensors(file)
+    expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
+    if metadata["encoder_sha256"] != expected:
+        raise ModelError(
+            f"{file}: trained on {metadata['encoder']} with weights {metadata['encoder_sha256'][:12]}, "
+            f"but the weights found are {expected[:12]}. Set the plan's encoding.weights to the right file."
+        )
+    weights = source.encoder.mask_decoder_weights
+    head = build_head(metadata["head"], head_shape(plan), metadata["settings"], weights)
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(f"{file}: not the weights of a {metadata['head']} head; train this fold again") from error
+    return head.to(source.device).eval()
+
+
+def _fold_files(model: ModelFolder, folds: Sequence[str] | None) -> list[Path]:
+    trained = model.trained_folds()
+    for fold in folds or ():
+        if fold not in trained:
+            raise UsageError(f"{model.name}: fold {fold} is not trained; trained folds: {', '.join(trained)}")
+    return [model.fold(fold) / "model.safetensors" for fold in folds or trained]

@@ -1,0 +1,119 @@
+"""Heads on embeddings to class probabilities, slice by slice, so that memory never holds all classes of a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.labels import LabelSet
+from autosam_net.embedding.cache import CachedEmbedding
+from autosam_net.embedding.embed import EncoderSource, batches_of
+from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid
+
+EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
+"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
+
+FLIP_AXES = {"y": -2, "x": -1}
+
+
+def cached_reader(entry: CachedEmbedding, device: str) -> EmbeddingReader:
+    """Return a reader of embeddings that lie in the cache."""
+    return lambda indices: torch.from_numpy(entry.embedding[list(indices)]).to(device).float()
+
+
+def encoding_reader(
+    case: PreprocessedCase, grid: TileGrid, source: EncoderSource, flip: tuple[str, ...] = ()
+) -> EmbeddingReader:
+    """Return a reader that runs the encoder, on inputs mirrored along the axes in `flip`."""
+    axes = tuple(FLIP_AXES[axis] for axis in flip)
+
+    def read(indices: Sequence[int]) -> torch.Tensor:
+        inputs = rgb_inputs(case.image, grid, source.encoding.rgb, indices)
+        return source.encode(np.ascontiguousarray(np.flip(inputs, axes)))
+
+    return read
+
+
+@torch.no_grad()
+def slice_probabilities(
+    case: PreprocessedCase,
+    heads: Sequence[nn.Module],
+    labels: LabelSet,
+    source: EncoderSource,
+    cached: CachedEmbedding | None = None,
+    flips: Sequence[str] = (),
+) -> Iterator[NDArray[np.float32]]:
+    """Yield for every slice the mean probabilities of all heads `(outputs, Y, X)` on the cropped raw grid.
+
+    All heads work on the same embedding: an ensemble costs one encoder pass, and one more for each flip.
+
+    Args:
+        cached: plain embeddings of this case, if they are at hand.
+        flips: axes ("y", "x") mirrored one by one for test-time augmentation.
+    """
+    grid = tile_grid(case.properties.shape[1:], source.encoding)
+    plain = cached_reader(cached, source.device) if cached else encoding_reader(case, grid, source)
+    readers: list[tuple[EmbeddingReader, tuple[str, ...]]] = [(plain, ())]
+    readers += [(encoding_reader(case, grid, source, (flip,)), (flip,)) for flip in flips]
+    weights = blending_weights(grid.size).to(source.device)
+    plane = case.properties.cropped_shape[1:]
+    waiting: list[torch.Tensor] = []
+    for indices in batches_of(count_inputs(case.properties.shape, source.encoding), source.device):
+        waiting += _mean_probabilities(readers, indices, heads, labels, source)
+        while len(waiting) >= len(grid.origins):
+            canvas = blend(waiting[: len(grid.origins)], grid, weights)
+            del waiting[: len(grid.origins)]
+            yield _resize(canvas, plane).cpu().numpy()
+
+
+def _mean_probabilities(
+    readers: Sequence[tuple[EmbeddingReader, tuple[str, ...]]],
+    indices: Sequence[int],
+    heads: Sequence[nn.Module],
+    labels: LabelSet,
+    source: EncoderSource,
+) -> torch.Tensor:
+    total: torch.Tensor | None = None
+    for read, flip in readers:
+        embedding = read(indices)
+        for head in heads:
+            with torch.autocast(embedding.device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
+                logits = head(embedding)
+            probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
+            probabilities = torch.flip(probabilities, [FLIP_AXES[axis] for axis in flip])
+            total = probabilities if total is None else total.add_(probabilities)
+    assert total is not None, "a model has at least one head"
+    return total.div_(len(readers) * len(heads))
+
+
+def blending_weights(size: int) -> torch.Tensor:
+    """Return the weight `(S, S)` of a tile's pixels: a Gaussian of sigma S / 8 around its centre, as in nnU-Net."""
+    distance = torch.arange(size) - (size - 1) / 2
+    profile = torch.exp(-0.5 * (distance / (size / 8)) ** 2)
+    return torch.outer(profile, profile).clamp(min=1e-4)
+
+
+def blend(tiles: Sequence[torch.Tensor], grid: TileGrid, weights: torch.Tensor) -> torch.Tensor:
+    """Return the slice `(outputs, Y, X)` that the tiles `(outputs, S, S)` cover, weighted where they overlap."""
+    if len(tiles) == 1:
+        _, inside = grid.window(0)
+        return tiles[0][(slice(None), *inside)]
+    canvas = tiles[0].new_zeros((len(tiles[0]), *grid.shape))
+    coverage = tiles[0].new_zeros(grid.shape)
+    for index, tile in enumerate(tiles):
+        outside, inside = grid.window(index)
+        canvas[(slice(None), *outside)] += (tile * weights)[(slice(None), *inside)]
+        coverage[outside] += weights[inside]
+    return canvas / coverage
+
+
+def _resize(probabilities: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    if probabilities.shape[1:] == shape:
+        return probabilities
+    return functional.interpolate(probabilities[None], shape, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,64 @@
+"""Work on many cases at once, with a progress bar and errors that name the case."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from autosam_net.errors import AutosamError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def progress(items: Iterable[Item], description: str, total: int, unit: str = "case") -> Iterator[Item]:
+    """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    yield from tqdm(
+        items,
+        desc=description,
+        total=total,
+        unit=unit,
+        ascii=not terminal,
+        mininterval=0.2 if terminal else 10.0,
+        dynamic_ncols=terminal,
+        leave=not terminal,
+        delay=0.0 if terminal else 2.0,
+    )
+
+
+def map_cases(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    description: str,
+    workers: int | None = None,
+) -> list[Result]:
+    """Return `function(item)` for every item, in order, computed by `workers` processes (default: all cores).
+
+    An error of a worker arrives as it was raised, with its own traceback. One item or one worker runs in this process.
+    """
+    workers = min(workers or available_cores(), len(items))
+    if workers <= 1:
+        return [function(item) for item in progress(items, description, len(items))]
+    import joblib
+
+    try:
+        with joblib.Parallel(n_jobs=workers, return_as="generator") as pool:
+            results = pool(joblib.delayed(function)(item) for item in items)
+            return list(progress(results, description, len(items)))
+    except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
+        raise AutosamError(
+            f"{description}: a worker process was killed, most often for want of memory. "
+            "Run again with fewer workers (--workers 1)."
+        ) from error

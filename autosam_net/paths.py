@@ -1,0 +1,41 @@
+"""The three folders: raw data sets, preprocessed data and results."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where raw data sets are read, and where preprocessed data and results are written."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+
+def find_folders(root: Path | str | None = None) -> Folders:
+    """Return the three folders, read from the environment at the time of the call.
+
+    With `root`: its sub-folders raw, preprocessed and results. Else, one by one: `autosam_raw`, then `nnUNet_raw`,
+    then `~/autosam/raw`; the same for the other two. Inside a folder of nnU-Net's for preprocessed data or results
+    ours lie in a sub-folder `autosam_net`, so that no file of nnU-Net's is ever overwritten.
+    """
+    if root is not None:
+        base = Path(root).expanduser()
+        return Folders(base / "raw", base / "preprocessed", base / "results")
+    return Folders(_folder("raw", ""), _folder("preprocessed", "autosam_net"), _folder("results", "autosam_net"))
+
+
+def _folder(name: str, inside_nnunet: str) -> Path:
+    if own := _variable(f"autosam_{name}"):
+        return Path(own).expanduser()
+    if theirs := _variable(f"nnUNet_{name}"):
+        return Path(theirs).expanduser() / inside_nnunet
+    return Path.home() / "autosam" / name
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip().strip("\"'")  # Windows shells keep the quotes

@@ -1,0 +1,83 @@
+"""Transpose, crop and resample a volume, and the exact way back."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.data.case import CaseProperties
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def slice_axis_first(array: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+    """Return `(..., Z, Y, X)` with the spatial axis `axis` (0-2) moved to the front; the others keep their order."""
+    return np.moveaxis(array, array.ndim - 3 + axis, array.ndim - 3)
+
+
+def slice_axis_back(array: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+    """Return the inverse of `slice_axis_first`."""
+    return np.moveaxis(array, array.ndim - 3, array.ndim - 3 + axis)
+
+
+def crop_box(array: NDArray[np.generic]) -> Box:
+    """Return start and stop along (Z, Y, X) of what differs from each channel's minimum in `(C, Z, Y, X)`.
+
+    Borders that an earlier step filled with a constant (air, zero after skull stripping, the black surround of an
+    ultrasound fan) need no encoding. A constant image is kept whole.
+    """
+    occupied = np.zeros(array.shape[1:], bool)
+    for channel in array:
+        occupied |= channel > channel.min()
+    if not occupied.any():
+        return tuple((0, size) for size in occupied.shape)  # type: ignore[return-value]
+    box = []
+    for axis in range(3):
+        positions = np.flatnonzero(occupied.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append((int(positions[0]), int(positions[-1]) + 1))
+    return box[0], box[1], box[2]
+
+
+def crop(array: NDArray[np.generic], box: Box) -> NDArray[np.generic]:
+    """Return the part of `(..., Z, Y, X)` inside `box`, a view."""
+    return array[(..., *(slice(start, stop) for start, stop in box))]
+
+
+def plane_shape(shape: tuple[int, int], spacing: tuple[float, float], target: float) -> tuple[int, int]:
+    """Return the pixels `(Y, X)` of a plane of `shape` and `spacing` (mm) at the isotropic spacing `target` (mm)."""
+    height, width = (max(1, round(size * step / target)) for size, step in zip(shape, spacing, strict=True))
+    return height, width
+
+
+def resize_planes(volume: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return `(Z, Y, X)` resampled in plane to `shape`, linearly, smoothed first where it shrinks."""
+    if volume.shape[1:] == shape:
+        return volume.astype(np.float32)
+    from skimage.transform import resize
+
+    planes = [
+        resize(plane.astype(np.float32), shape, order=1, mode="edge", preserve_range=True, anti_aliasing=True)
+        for plane in volume
+    ]
+    return np.stack(planes).astype(np.float32)
+
+
+def resize_labels(labels: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[np.integer]:
+    """Return the label map `(Z, Y, X)` resampled in plane: each pixel gets the label with the largest share of it."""
+    if labels.shape[1:] == shape:
+        return labels.copy()
+    best = np.full((labels.shape[0], *shape), -1.0, np.float32)
+    resized = np.zeros(best.shape, labels.dtype)
+    for value in np.unique(labels):
+        share = resize_planes((labels == value).astype(np.float32), shape)
+        resized[share > best] = value
+        np.maximum(best, share, out=best)
+    return resized
+
+
+def restore(array: NDArray[np.generic], properties: CaseProperties) -> NDArray[np.generic]:
+    """Return `(..., Z, Y, X)` on the cropped grid (slice axis first) put back on the raw grid, 0 outside the crop."""
+    slices_first = slice_axis_first(np.empty(properties.raw_shape, np.bool_), properties.slice_axis).shape
+    whole = np.zeros((*array.shape[:-3], *slices_first), array.dtype)
+    crop(whole, properties.crop)[...] = array
+    return slice_axis_back(whole, properties.slice_axis)

@@ -1,0 +1,142 @@
+"""Preprocess cases: slice axis first, cropped, normalised to [0, 1], resampled in plane."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.data.case import CaseProperties, PreprocessedCase
+from autosam_net.data.dataset import CaseFiles, DatasetSpec, training_cases
+from autosam_net.data.plan import Plan, Preprocessing, settings_digest
+from autosam_net.data.volume import Volume
+from autosam_net.errors import AutosamError, DatasetError, PlanError
+from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files
+from autosam_net.imageio import read_case, read_label
+from autosam_net.jsonio import load, write_json
+from autosam_net.parallel import map_cases
+from autosam_net.paths import Folders, find_folders
+from autosam_net.preprocessing import geometry
+from autosam_net.preprocessing.normalization import normalize
+
+PREPROCESSING_VERSION = 1  # to be raised when the same settings give other arrays
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """The record beside a preprocessed case's arrays; `key` tells what it was made from."""
+
+    key: str
+    properties: CaseProperties
+
+
+def preprocess_case(
+    name: str, image: Volume, labels: NDArray[np.integer] | None, settings: Preprocessing
+) -> PreprocessedCase:
+    """Return one case as the encoder's slices need it.
+
+    Args:
+        image: `(C, Z, Y, X)` on the raw grid.
+        labels: `(Z, Y, X)` on the same grid, or None.
+
+    Raises:
+        DatasetError: the number of channels is not the planned one.
+    """
+    if len(image.array) != len(settings.normalizations):
+        raise DatasetError(
+            f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}"
+        )
+    array = geometry.slice_axis_first(image.array, settings.slice_axis)
+    box = geometry.crop_box(array)
+    array = geometry.crop(array, box)
+    spacing = [step for axis, step in enumerate(image.geometry.spacing) if axis != settings.slice_axis]
+    plane = geometry.plane_shape(array.shape[2:], (spacing[0], spacing[1]), settings.spacing)
+    channels = [
+        geometry.resize_planes(normalize(channel, normalization), plane)
+        for channel, normalization in zip(array, settings.normalizations, strict=True)
+    ]
+    if labels is not None:
+        labels = geometry.crop(geometry.slice_axis_first(labels, settings.slice_axis), box)
+        labels = geometry.resize_labels(labels, plane).astype(np.min_scalar_type(labels.max()))
+    properties = CaseProperties(
+        name, image.shape, image.geometry, settings.slice_axis, box, (array.shape[1], plane[0], plane[1])
+    )
+    return PreprocessedCase(np.stack(channels), labels, properties)
+
+
+def preprocess_dataset(
+    dataset: DatasetSpec, plan: Plan, folders: Folders | None = None, workers: int | None = None
+) -> list[CaseProperties]:
+    """Preprocess all labelled cases of a data set in parallel and return their properties, sorted by name.
+
+    A case whose files and settings are those of an earlier run is left alone; each appears whole or not at all;
+    what belongs to cases that no longer exist is removed.
+
+    Raises:
+        AutosamError: a case cannot be read; the message names it.
+    """
+    root = cases_folder(dataset, folders or find_folders())
+    root.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(root)
+    cases = training_cases(dataset)
+    names = {case.name for case in cases}
+    for folder in root.iterdir():
+        if folder.name not in names:
+            shutil.rmtree(folder)
+    work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
+    return map_cases(work, cases, "preprocess", workers)
+
+
+def cases_folder(dataset: DatasetSpec, folders: Folders) -> Path:
+    """Return the folder that holds one sub-folder a preprocessed case."""
+    return folders.preprocessed / dataset.name / "cases"
+
+
+def load_case(folder: Path) -> PreprocessedCase:
+    """Return a preprocessed case from its folder, its image memory-mapped.
+
+    Raises:
+        PlanError: it has not been preprocessed.
+    """
+    stored = load_record(folder)
+    image = np.load(folder / "image.npy", mmap_mode="r", allow_pickle=False)
+    return PreprocessedCase(image, np.load(folder / "labels.npy", allow_pickle=False), stored.properties)
+
+
+def load_record(folder: Path) -> StoredCase:
+    """Return the record of a preprocessed case.
+
+    Raises:
+        PlanError: it has not been preprocessed.
+    """
+    if not (folder / "case.json").is_file():
+        raise PlanError(
+            f"{folder.name}: not preprocessed ({folder} is missing). Run autosam_plan_and_preprocess first."
+        )
+    return load(StoredCase, folder / "case.json")
+
+
+def _preprocess_to_disk(case: CaseFiles, root: Path, settings: Preprocessing) -> CaseProperties:
+    assert case.label is not None, "training cases were checked"
+    content = sha256_of_files([*case.images, case.label])
+    key = settings_digest(PREPROCESSING_VERSION, content, settings)
+    folder = root / case.name
+    if (stored := _stored_record(folder)) is not None and stored.key == key:
+        return stored.properties
+    result = preprocess_case(case.name, read_case(case.images), read_label(case.label).array[0], settings)
+    with atomic_folder(folder) as temporary:
+        np.save(temporary / "image.npy", result.image)
+        np.save(temporary / "labels.npy", result.labels)
+        write_json(temporary / "case.json", StoredCase(key, result.properties))
+    return result.properties
+
+
+def _stored_record(folder: Path) -> StoredCase | None:
+    try:
+        return load_record(folder)
+    except AutosamError:
+        return None  # missing or from another version: made anew

@@ -1,0 +1,103 @@
+"""The state of a training run, in one safetensors file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from autosam_net.errors import ModelError
+from autosam_net.files import atomic_file
+from autosam_net.jsonio import canonical
+
+
+@dataclass
+class TrainingState:
+    """What changes while training.
+
+    Attributes:
+        iteration: number of finished iterations.
+        epochs: epochs to be done in all (a time limit may lower it during the first).
+        log: one row an epoch.
+        seconds: spent in training so far.
+        sums: of loss and Dice over the iterations of the epoch in hand.
+    """
+
+    head: nn.Module
+    optimizer: torch.optim.Optimizer
+    iteration: int
+    epochs: int
+    log: list[dict[str, float]]
+    seconds: float
+    sums: dict[str, float]
+
+
+def save_checkpoint(path: Path, state: TrainingState) -> None:
+    """Write the state with the optimiser's moments and torch's generator."""
+    tensors = {f"head.{name}": tensor for name, tensor in state.head.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors["generator"] = torch.get_rng_state()
+    progress = {
+        "iteration": state.iteration,
+        "epochs": state.epochs,
+        "log": state.log,
+        "seconds": state.seconds,
+        "sums": state.sums,
+    }
+    save_tensors(path, tensors, {"progress": progress})
+
+
+def restore_checkpoint(path: Path, state: TrainingState) -> None:
+    """Put a written state into `state` and torch's generator.
+
+    Raises:
+        ModelError: the file is damaged or of another head.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        state.head.load_state_dict(_below(tensors, "head."))
+    except RuntimeError as error:
+        raise ModelError(f"{path}: not a checkpoint of this head; train anew with --overwrite") from error
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _below(tensors, "optimizer.").items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = tensor
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+    torch.set_rng_state(tensors["generator"])
+    for name, value in metadata["progress"].items():
+        setattr(state, name, value)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON metadata to a safetensors file, atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_file(path) as temporary:
+        save_file(contiguous, temporary, {name: canonical(value) for name, value in metadata.items()})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata of a file of `save_tensors`.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return tensors, {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file. Train this fold first.") from None
+    except SafetensorError as error:
+        raise ModelError(f"{path}: damaged ({error}). Train this fold again with --overwrite.") from error
+
+
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,113 @@
+"""Folders of trained models.
+
+results/Dataset027_ACDC/vit/                   a model: one configuration, trained in one way
+    plan.json                                  the plan it was trained by
+    fold_0/  checkpoint.safetensors            the state to go on from
+             model.safetensors                 the trained head, when training has finished
+             run.json  training_log.csv  progress.png  validation/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autosam_net.data.plan import Plan, load_plan
+from autosam_net.errors import ModelError, PlanError
+from autosam_net.jsonio import write_json
+from autosam_net.paths import Folders
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What the user may decide for one training.
+
+    Attributes:
+        labelled: number of patients to train on, drawn with `seed`; all of the fold's if None.
+        seed: of the initial weights, the batches and the draw of patients.
+        epochs: replaces the planned number.
+        max_minutes: of encoding and training together; training is shortened to fit.
+        device: "cpu", "cuda", "cuda:1" ...
+        resume: go on from the checkpoint of an earlier, unfinished training.
+        overwrite: throw an earlier training away.
+    """
+
+    labelled: int | None = None
+    seed: int = 0
+    epochs: int | None = None
+    max_minutes: float | None = None
+    device: str = "cpu"
+    resume: bool = False
+    overwrite: bool = False
+
+    def run_name(self, configuration: str) -> str:
+        """Return the folder's name: `vit`, `vit_seed1`, or `vit_labelled1_seed0`."""
+        if self.labelled is not None:
+            return f"{configuration}_labelled{self.labelled}_seed{self.seed}"
+        return configuration if self.seed == 0 else f"{configuration}_seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with the folds of one trained configuration."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Return `Dataset027_ACDC/vit`."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def plan_file(self) -> Path:
+        """Return the plan that the folds were trained by."""
+        return self.path / "plan.json"
+
+    def fold(self, fold: str) -> Path:
+        """Return the folder of a fold."""
+        return self.path / f"fold_{fold}"
+
+    def trained_folds(self) -> list[str]:
+        """Return the folds whose training has finished, sorted."""
+        return sorted(file.parent.name.removeprefix("fold_") for file in self.path.glob("fold_*/model.safetensors"))
+
+    def adopt_plan(self, plan: Plan) -> None:
+        """Write the plan, or check that earlier folds were trained by the same decisions.
+
+        Raises:
+            ModelError: they were not.
+        """
+        if self.trained_folds():
+            earlier = load_plan(self.plan_file)
+            if (earlier.preprocessing, earlier.encoding) != (plan.preprocessing, plan.encoding):
+                raise ModelError(
+                    f"{self.path}: its folds were trained by another plan. Move it away, or go back to that plan."
+                )
+        write_json(self.plan_file, plan)
+
+
+def list_models(folders: Folders) -> Iterator[ModelFolder]:
+    """Yield every model with at least one finished fold, sorted by path."""
+    for plan in sorted(folders.results.glob("Dataset*/*/plan.json")):
+        model = ModelFolder(plan.parent)
+        if model.trained_folds():
+            yield model
+
+
+def prepare_fold(model: ModelFolder, fold: str, options: TrainingOptions) -> Path:
+    """Return the fold's folder, ready for a training that begins or goes on.
+
+    Raises:
+        PlanError: an earlier training is there and neither resume nor overwrite was asked for.
+    """
+    folder = model.fold(fold)
+    traces = [name for name in ("model.safetensors", "checkpoint.safetensors") if (folder / name).exists()]
+    if traces and not (options.resume or options.overwrite):
+        state = "was trained" if traces[0].startswith("model") else "has an unfinished training"
+        raise PlanError(f"{folder}: this fold {state} before. Give --continue to go on, or --overwrite to begin anew.")
+    if options.overwrite:
+        for name in traces:
+            (folder / name).unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

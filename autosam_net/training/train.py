@@ -1,0 +1,210 @@
+"""Train one head on cached embeddings: one loop, read from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.plan import Configuration, Plan
+from autosam_net.data.splits import Split, draw_labelled, load_splits, select_fold
+from autosam_net.embedding.embed import EncoderSource, embed_dataset
+from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.heads.head import HeadShape, build_head
+from autosam_net.jsonio import load, to_json, write_json
+from autosam_net.paths import Folders, find_folders
+from autosam_net.preprocessing.preprocess import cases_folder, load_record
+from autosam_net.preprocessing.slices import count_inputs
+from autosam_net.training.batches import BatchSource, CachedBatches
+from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
+from autosam_net.training.curves import write_log
+from autosam_net.training.losses import SegmentationLoss, foreground_dice
+from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
+from autosam_net.training.signals import StopRequest
+
+log = logging.getLogger(__name__)
+WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
+MODEL_VERSION = 1
+
+
+def train_head(
+    dataset: DatasetSpec,
+    plan: Plan,
+    configuration: str,
+    fold: str | int,
+    options: TrainingOptions | None = None,
+    folders: Folders | None = None,
+) -> Path:
+    """Train a head on one fold and return the fold's folder; what the embedding cache lacks is encoded first.
+
+    Args:
+        configuration: a name in the plan, such as "cnn".
+        fold: 0 .. 4, or "all" for no validation part.
+
+    Raises:
+        PlanError: the configuration is not in the plan, or this fold was trained before.
+        UsageError: there is no such fold, or not so many patients.
+    """
+    begin = time.monotonic()
+    options, folders = options or TrainingOptions(), folders or find_folders()
+    settings = plan.configuration(configuration)
+    split = training_split(dataset, str(fold), options, folders)
+    model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
+    folder = prepare_fold(model, str(fold), options)
+    model.adopt_plan(plan)
+    if (folder / "model.safetensors").exists():
+        log.info("%s: already trained", folder)
+        return folder
+    source = EncoderSource(plan.encoding, options.device)
+    records = [load_record(cases_folder(dataset, folders) / case).properties for case in split.train]
+    views = plan.encoding.views_for(sum(count_inputs(case.shape, plan.encoding) for case in records))
+    log.info("training on %d cases, %d views of each slice", len(split.train), views)
+    entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
+    encoded = time.monotonic()
+    state = _initial_state(plan, settings, source, options)
+    if options.resume and (folder / "checkpoint.safetensors").exists():
+        restore_checkpoint(folder / "checkpoint.safetensors", state)
+        state.epochs = options.epochs or state.epochs
+        log.info("going on after iteration %d", state.iteration)
+    deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
+    _optimize(state, CachedBatches(entries, plan.label_set), plan, settings, options, deadline, folder)
+    _save_model(folder, state, plan, settings, source)
+    write_json(folder / "run.json", _manifest(split, views, options, state, encoded - begin))
+    return folder
+
+
+def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> Split:
+    """Return the cases of a fold, its training part reduced to the labelled patients that the options ask for."""
+    split = select_fold(load_splits(folders.preprocessed / dataset.name / "splits_final.json"), fold)
+    if options.labelled is None:
+        return split
+    fingerprint = load(Fingerprint, folders.preprocessed / dataset.name / "dataset_fingerprint.json")
+    return Split(draw_labelled(split.train, fingerprint.groups, options.labelled, options.seed), split.val)
+
+
+def _optimize(
+    state: TrainingState,
+    batches: BatchSource,
+    plan: Plan,
+    settings: Configuration,
+    options: TrainingOptions,
+    deadline: float,
+    folder: Path,
+) -> None:
+    device = torch.device(options.device)
+    loss_function = SegmentationLoss(plan.label_set).to(device)
+    precision = EncoderSource(plan.encoding, options.device).precision
+    state.head.train()
+    with StopRequest() as stop:
+        while state.iteration < state.epochs * settings.iterations:
+            begin = time.monotonic()
+            rate = learning_rate(state.iteration, state.epochs * settings.iterations, settings.learning_rate)
+            rng = np.random.default_rng([options.seed, state.iteration])
+            embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size))
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = state.head(embedding)
+            loss = loss_function(logits, labels)
+            _step(state, loss, rate)
+            _account(
+                state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
+            )
+            state.seconds += time.monotonic() - begin
+            if state.iteration % settings.iterations == 0:
+                _finish_epoch(state, settings, rate, deadline, folder)
+            if stop.signal_number is not None:
+                save_checkpoint(folder / "checkpoint.safetensors", state)
+                log.warning("%s: stopped and saved after iteration %d; go on with --continue", folder, state.iteration)
+                stop.raise_if_requested()
+
+
+def learning_rate(iteration: int, total: int, highest: float) -> float:
+    """Return the rate of an iteration: linear warm-up, then half a cosine down to zero."""
+    return highest * min(1.0, (iteration + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * iteration / total))
+
+
+def _step(state: TrainingState, loss: torch.Tensor, rate: float) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.head.parameters(), 1.0)
+    state.optimizer.step()
+    state.iteration += 1
+
+
+def _account(state: TrainingState, loss: float, dice: float) -> None:
+    for name, value in (("loss", loss), ("batch_dice", dice), ("iterations", 1.0)):
+        state.sums[name] = state.sums.get(name, 0.0) + value
+
+
+def _finish_epoch(state: TrainingState, settings: Configuration, rate: float, deadline: float, folder: Path) -> None:
+    done = state.iteration // settings.iterations
+    spent = state.seconds - sum(row["seconds"] for row in state.log)
+    count = state.sums["iterations"]
+    row = {"epoch": done, "iteration": state.iteration, "learning_rate": rate, "seconds": spent}
+    row |= {name: state.sums[name] / count for name in ("loss", "batch_dice")}
+    state.log.append({name: round(value, 6) for name, value in row.items()})
+    state.sums.clear()
+    affordable = done + max(0, int((deadline - time.monotonic()) / spent)) if deadline < math.inf else state.epochs
+    if affordable < state.epochs:
+        log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
+        state.epochs = affordable
+    save_checkpoint(folder / "checkpoint.safetensors", state)
+    write_log(folder, state.log)
+    log.info(
+        "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
+        *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
+    )
+
+
+def _initial_state(
+    plan: Plan, settings: Configuration, source: EncoderSource, options: TrainingOptions
+) -> TrainingState:
+    torch.manual_seed(options.seed)
+    shape = head_shape(plan)
+    head = build_head(settings.head, shape, settings.settings, source.encoder.mask_decoder_weights).to(options.device)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    epochs = options.epochs or settings.epochs
+    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
+
+
+def head_shape(plan: Plan) -> HeadShape:
+    """Return what a head of this plan takes and gives."""
+    entry = ENCODERS.get(plan.encoding.encoder)
+    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, plan.encoding.input_size)
+
+
+def _save_model(folder: Path, state: TrainingState, plan: Plan, settings: Configuration, source: EncoderSource) -> None:
+    metadata = {
+        "version": MODEL_VERSION,
+        "head": settings.head,
+        "settings": settings.settings,
+        "encoder": source.encoder.name,
+        "encoder_sha256": source.encoder.weights_sha256,
+        "preprocessing": plan.preprocessing,
+        "encoding": plan.encoding,
+    }
+    save_tensors(folder / "model.safetensors", state.head.state_dict(), metadata)
+
+
+def _manifest(
+    split: Split, views: int, options: TrainingOptions, state: TrainingState, encoding_seconds: float
+) -> dict[str, Any]:
+    return {
+        "trained_on": split.train,
+        "held_out": split.val,
+        "views": views,
+        "options": to_json(options),
+        "iterations": state.iteration,
+        "seconds": {"encoding": round(encoding_seconds, 1), "training": round(state.seconds, 1)},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }

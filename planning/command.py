@@ -1,0 +1,174 @@
+"""`autosam_plan_and_preprocess -d 27`: check, measure, decide, preprocess."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.errors import UsageError
+
+if TYPE_CHECKING:
+    from autosam_net.data.dataset import DatasetSpec
+    from autosam_net.data.fingerprint import Fingerprint
+    from autosam_net.data.plan import Plan
+    from autosam_net.paths import Folders
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; see `autosam_plan_and_preprocess --help`."""
+    parser = new_parser("Check and measure data sets, plan how they are segmented, and preprocess them.")
+    parser.add_argument("-d", "--dataset", nargs="+", required=True, metavar="ID", help="numbers or names of data sets")
+    parser.add_argument("--encoder", help="use this encoder (default: by device)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights in place of the encoder's published ones")
+    parser.add_argument("--check-only", action="store_true", help="stop after the check")
+    parser.add_argument("--plan-only", action="store_true", help="stop before preprocessing")
+    parser.add_argument("--replan", action="store_true", help="make plan.json anew, even if it was edited by hand")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add_device(parser)
+    return run(_plan_all, parser, argv)
+
+
+@dataclass(frozen=True)
+class _Job:
+    dataset: DatasetSpec
+    folders: Folders
+    arguments: argparse.Namespace
+
+    @property
+    def folder(self) -> Path:
+        return self.folders.preprocessed / self.dataset.name
+
+
+def _plan_all(arguments: argparse.Namespace) -> None:
+    from autosam_net.data.dataset import find_dataset
+    from autosam_net.encoders.catalog import ENCODERS
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UsageError(f"--workers {arguments.workers}: give 1 or more")
+    if arguments.encoder is not None:
+        ENCODERS.get(arguments.encoder)
+    if arguments.weights is not None and not arguments.weights.is_file():
+        raise UsageError(f"--weights {arguments.weights}: no such file. Give the file that holds the weights.")
+    folders = folders_of(arguments)
+    datasets = [find_dataset(identifier, folders) for identifier in arguments.dataset]
+    for dataset in datasets:
+        _plan_one(_Job(dataset, folders, arguments))
+
+
+def _plan_one(job: _Job) -> None:
+    from planning.extract_fingerprint import extract_fingerprint
+
+    print(f"{job.dataset.name}: {job.dataset.folder}", flush=True)
+    fingerprint = extract_fingerprint(job.dataset, job.folders, job.arguments.workers)
+    print(f"checked: {len(fingerprint.cases)} cases, no problem", flush=True)
+    if job.arguments.check_only:
+        return
+    plan = _settle(job, fingerprint)
+    _show(plan)
+    if job.arguments.plan_only:
+        print(f"plan: {job.folder / 'plan.json'}")
+        return
+    from autosam_net.preprocessing.preprocess import preprocess_dataset
+
+    cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers)
+    print(f"preprocessed: {len(cases)} cases in {job.folder}")
+
+
+def _settle(job: _Job, fingerprint: Fingerprint) -> Plan:
+    from autosam_net.data.splits import make_splits
+    from planning.settle_plan import PlanRequest, settle_plan
+    from planning.settle_splits import given_splits, settle_splits
+
+    arguments = job.arguments
+    given = given_splits(job.dataset, fingerprint.groups, job.folders)
+    if given is None:
+        make_splits(fingerprint.groups)  # refuses a single group before anything is measured or written
+    folds = None if given is None else len(given)
+    request = PlanRequest(arguments.encoder, arguments.weights, arguments.replan)
+    make = functools.partial(new_plan, job.dataset, fingerprint, job.folder, request.encoder, request.weights, folds)
+    plan = settle_plan(job.dataset, fingerprint, folds, job.folder, request, lambda: make(device=device_of(arguments)))
+    settle_splits(job.folder, given, fingerprint.groups, plan.folds)
+    _copy_if_changed(job.dataset.folder / "dataset.json", job.folder / "dataset.json")
+    return plan
+
+
+def new_plan(
+    dataset: DatasetSpec,
+    fingerprint: Fingerprint,
+    folder: Path,
+    encoder: str | None = None,
+    weights: Path | None = None,
+    given_folds: int | None = None,
+    device: str = "cpu",
+) -> Plan:
+    """Return a new plan after a short measurement of this machine.
+
+    Args:
+        folder: in which preprocessed data will lie; its disk counts.
+        given_folds: of splits that came with the data.
+
+    Raises:
+        WeightsError: the encoder's weights are missing.
+    """
+    from planning.make_plan import choose_inputs, make_plan
+    from planning.probe import probe_machine, probe_speed
+
+    machine = probe_machine(device, folder)
+    _, encoding, _ = choose_inputs(dataset, fingerprint, machine, encoder, weights)
+    probe = probe_speed(machine, encoding, dataset.labels)
+    return make_plan(dataset, fingerprint, probe, encoder, weights, given_folds)
+
+
+def _copy_if_changed(source: Path, target: Path) -> None:
+    from autosam_net.files import atomic_file
+
+    if not target.is_file() or target.read_bytes() != source.read_bytes():
+        with atomic_file(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def _show(plan: Plan) -> None:
+    """Print decisions with their reasons, and what the steps will cost."""
+    from planning.make_plan import decisions
+
+    values = decisions(plan)
+    rows = [(key, value, plan.reasons.get(key, "-")) for key, value in values.items()]
+    _print_table(("decision", "value", "reason"), rows)
+    costs = [
+        (step, _duration(cost.seconds), _size(cost.disk_mib), _size(cost.memory_mib))
+        for step, cost in plan.estimates.items()
+    ]
+    if costs:
+        print("expected on the machine that planned (encode and train: one fold; predict: one case)")
+        _print_table(("step", "time", "disk", "memory"), costs)
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("  " + "  ".join([f"{row[0]}:".ljust(16), *row[1:]]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _size(mib: float) -> str:
+    if not mib:
+        return "-"
+    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"

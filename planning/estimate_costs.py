@@ -1,0 +1,76 @@
+"""What the steps of a plan are expected to cost on the machine that was probed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.plan import Plan, StepEstimate
+from autosam_net.encoders.catalog import ENCODERS
+from planning.machine import MIB, Machine, Probe
+from planning.rules import count_case_inputs, embedding_bytes, planned_shape, training_share
+
+PREPROCESSING_RATE = 4e6  # voxels of raw and resampled images together, a second and core (measured on cardiac MR)
+RESTORING_RATE = 2e6  # voxels times outputs a second, back to the raw grid
+VOXEL_BYTES = 24  # of a raw voxel and channel at the peak: float32 twice, and float64 twice in between
+WORKER_MIB = 200  # of a process with the imports of preprocessing
+
+
+def estimate_costs(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> dict[str, StepEstimate]:
+    """Return step -> expected time, disk and memory.
+
+    "encode" is one fold: its training cases with all views and its validation cases; "train:NAME" one fold of a head;
+    "predict" the median case.
+    """
+    return {
+        "preprocess": _preprocess(plan, fingerprint, probe.machine),
+        "encode": _encode(plan, fingerprint, probe),
+        **{f"train:{name}": _train(plan, name, probe) for name in plan.configurations},
+        "predict": _predict(plan, fingerprint, probe),
+    }
+
+
+def rounded(value: float) -> float:
+    """Return `value` with two digits: more would be noise of the measurement."""
+    return float(f"{value:.2g}")
+
+
+def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepEstimate:
+    channels = len(plan.channel_names)
+    raw = [math.prod(case.shape) for case in fingerprint.cases]
+    resampled = [math.prod(planned_shape(case, plan.preprocessing)) for case in fingerprint.cases]
+    workers = min(machine.cores, len(raw))
+    return StepEstimate(
+        seconds=rounded(channels * (sum(raw) + sum(resampled)) / PREPROCESSING_RATE / workers),
+        disk_mib=rounded(sum(resampled) * (4 * channels + 1) / MIB),
+        memory_mib=rounded(workers * (WORKER_MIB + max(raw) * channels * VOXEL_BYTES / MIB)),
+    )
+
+
+def _encode(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
+    encoding = plan.encoding
+    inputs = sum(count_case_inputs(fingerprint, plan.preprocessing, encoding).values())
+    trained = training_share(inputs, plan.folds)
+    passes = trained * encoding.views_for(trained) + inputs - trained
+    size = embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size)
+    seconds = passes * rounded(probe.seconds_per_input)
+    return StepEstimate(rounded(seconds), rounded(passes * size / MIB), rounded(probe.memory_mib.get("encode", 0.0)))
+
+
+def _train(plan: Plan, name: str, probe: Probe) -> StepEstimate:
+    configuration = plan.configurations[name]
+    recipe, step = probe.recipes[configuration.head], probe.seconds_per_iteration[configuration.head]
+    seconds = configuration.epochs * configuration.iterations * rounded(step)
+    share = configuration.batch_size / recipe.batch_size
+    return StepEstimate(rounded(seconds * share), 10.0, rounded(probe.memory_mib.get(configuration.head, 0.0)))
+
+
+def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
+    inputs = float(np.median(sorted(count_case_inputs(fingerprint, plan.preprocessing, plan.encoding).values())))
+    raw = float(np.median(sorted(math.prod(case.shape) for case in fingerprint.cases)))
+    outputs = plan.label_set.outputs
+    encoding = inputs * rounded(probe.seconds_per_input) * (1 + len(plan.encoding.flips))
+    memory = probe.memory_mib.get("encode", 0.0) + raw * VOXEL_BYTES / MIB
+    return StepEstimate(rounded(encoding + raw * outputs / RESTORING_RATE), rounded(raw / MIB), rounded(memory))

@@ -1,0 +1,79 @@
+"""What planning knows of the machine: facts and measured speed, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the work will run on.
+
+    Attributes:
+        device: as torch names it: cpu, cuda, cuda:1, mps.
+        memory_mib: of main memory free at the moment; 0 where the system does not say.
+        gpu_memory_mib: of the whole GPU; 0 on a CPU.
+        disk_mib: free where preprocessed data go.
+        bfloat16: whether the device computes in it.
+        local_weights: encoders whose weights lie on this machine.
+    """
+
+    device: str
+    cores: int
+    memory_mib: float
+    gpu_memory_mib: float
+    disk_mib: float
+    bfloat16: bool
+    local_weights: tuple[str, ...]
+
+    @property
+    def has_gpu(self) -> bool:
+        """Return whether the device is faster than a CPU by an order of magnitude."""
+        return self.device != "cpu"
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """What a head says of itself, copied from its class so that no rule needs torch."""
+
+    settings: Mapping[str, float]
+    batch_size: int
+    epochs: int
+    iterations: int
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The machine, and how fast it was at the planned input size.
+
+    Attributes:
+        seconds_per_input: of the encoder.
+        seconds_per_iteration: head -> one training step at the recipe's batch size.
+        memory_mib: head -> peak while it trained, and "encode" -> peak of the encoder; 0 where the system does not say.
+        recipes: head -> what it starts planning from; heads that do not fit the encoder are left out.
+    """
+
+    machine: Machine
+    seconds_per_input: float
+    seconds_per_iteration: Mapping[str, float]
+    memory_mib: Mapping[str, float]
+    recipes: Mapping[str, HeadRecipe]
+
+
+def free_memory_mib() -> float:
+    """Return the main memory that programs can still get, 0 where the system does not say."""
+    table = Path("/proc/meminfo")
+    if not table.is_file():
+        return 0.0
+    lines = dict(line.split(":", 1) for line in table.read_text(encoding="utf-8").splitlines() if ":" in line)
+    free = float(lines.get("MemAvailable", "0 kB").split()[0]) / 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
+        free = min(free, (int(text) - int(used.read_text(encoding="utf-8"))) / MIB)  # a container's share
+    return max(free, 0.0)

@@ -1,0 +1,128 @@
+"""Turn what was measured into a plan: a decision, its value and its reason, for every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.plan import PLAN_VERSION, Encoding, Plan, Preprocessing
+from autosam_net.data.splits import detect_group_pattern, group_cases
+from autosam_net.encoders.catalog import ENCODERS
+from planning import rules
+from planning.estimate_costs import estimate_costs, rounded
+from planning.machine import Machine, Probe
+
+
+def choose_inputs(
+    dataset: DatasetSpec, fingerprint: Fingerprint, machine: Machine, encoder: str | None, weights: Path | None
+) -> tuple[Preprocessing, Encoding, dict[str, str]]:
+    """Return all that leads from the raw grid to the encoder's input, and the reasons.
+
+    The budget of views is still open (1): it hangs on the speed of the encoder at this input size.
+
+    Raises:
+        UsageError: no encoder is called so.
+    """
+    name, encoder_reason = rules.choose_encoder(machine, encoder)
+    entry = ENCODERS.get(name)
+    axis, axis_reason = rules.choose_slice_axis(fingerprint)
+    sizes = rules.in_plane(fingerprint, axis)
+    size, size_reason = rules.choose_input_size(sizes, entry, machine)
+    resolution = rules.choose_resolution(fingerprint, axis, size, entry)
+    channels = dataset.channel_names
+    normalizations, normalization_reason = rules.choose_normalizations(fingerprint, channels, dataset.file_ending)
+    rgb, rgb_reason = rules.choose_rgb(fingerprint, channels, sizes)
+    flips, flips_reason = rules.choose_flips(fingerprint, machine)
+    file = None if weights is None else str(weights.absolute())
+    encoding = Encoding(name, file, size, rules.OVERLAP, rgb, maximum_views=1, slice_budget=1, flips=flips)
+    reasons = {
+        "slice axis": axis_reason,
+        "encoder": encoder_reason + ("" if weights is None else f", with the weights of {weights.name}"),
+        "input size": size_reason,
+        "spacing": resolution.spacing_reason,
+        "tiles": resolution.tiling_reason,
+        "normalisation": normalization_reason,
+        "input channels": rgb_reason,
+        "flips": flips_reason,
+        "precision": rules.explain_precision(machine),
+    }
+    return Preprocessing(axis, resolution.spacing, normalizations), encoding, reasons
+
+
+def make_plan(
+    dataset: DatasetSpec,
+    fingerprint: Fingerprint,
+    probe: Probe,
+    encoder: str | None = None,
+    weights: Path | None = None,
+    given_folds: int | None = None,
+) -> Plan:
+    """Return the plan; the same fingerprint and probe give the same plan, whatever the order of cases.
+
+    Args:
+        encoder: asked for by the user; None for the planner's choice.
+        weights: a file that replaces the encoder's published weights.
+        given_folds: number of folds of a splits_final.json that came with the data.
+
+    Raises:
+        UsageError: no encoder is called so.
+    """
+    preprocessing, encoding, reasons = choose_inputs(dataset, fingerprint, probe.machine, encoder, weights)
+    folds, reasons["folds"] = rules.choose_folds(fingerprint.groups, given_folds)
+    inputs = sum(rules.count_case_inputs(fingerprint, preprocessing, encoding).values())
+    seconds = rounded(probe.seconds_per_input)
+    encoding, reasons["views"] = rules.choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
+    configurations = {}
+    for head, recipe in probe.recipes.items():
+        trained = rules.training_share(inputs, folds)
+        configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained)
+    plan = Plan(
+        version=PLAN_VERSION,
+        dataset=dataset.name,
+        channel_names=dataset.channel_names,
+        labels=dataset.labels.values,
+        regions_class_order=dataset.labels.regions_class_order,
+        file_ending=dataset.file_ending,
+        preprocessing=preprocessing,
+        encoding=encoding,
+        configurations=configurations,
+        folds=folds,
+        group_pattern=_pattern_of(dataset, fingerprint.groups),
+        reasons=reasons,
+        estimates={},
+    )
+    return replace(plan, estimates=estimate_costs(plan, fingerprint, probe))
+
+
+def decisions(plan: Plan) -> dict[str, str]:
+    """Return decision -> what was decided, in words, for every key of `plan.reasons` that a plan can have."""
+    encoding, preprocessing = plan.encoding, plan.preprocessing
+    channels = [f"{source.channel}" + (f"{source.offset:+d}" if source.offset else "") for source in encoding.rgb]
+    return {
+        "slice axis": "ZYX"[preprocessing.slice_axis],
+        "encoder": encoding.encoder,
+        "input size": f"{encoding.input_size} px",
+        "spacing": f"{preprocessing.spacing:g}",
+        "tiles": f"overlap {encoding.overlap:.0%}",
+        "normalisation": ", ".join(entry.name for entry in preprocessing.normalizations),
+        "input channels": " ".join(channels),
+        "flips": " ".join(encoding.flips) or "none",
+        "precision": "by device",
+        "folds": str(plan.folds),
+        "views": f"up to {encoding.maximum_views}",
+        **{
+            f"head {name}": f"{entry.epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}"
+            for name, entry in plan.configurations.items()
+        },
+    }
+
+
+def _pattern_of(dataset: DatasetSpec, groups: Mapping[str, str]) -> str | None:
+    """Return the pattern that makes these groups of the cases' names; None where a table did, or nothing."""
+    for pattern in (dataset.group_pattern, detect_group_pattern(sorted(groups))):
+        if pattern is not None and group_cases(sorted(groups), pattern) == dict(groups):
+            return pattern
+    return None

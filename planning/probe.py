@@ -1,0 +1,163 @@
+"""Measure for a few seconds how fast this machine encodes and trains at the planned input size."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import Encoding
+from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.encoders.weights import has_weights
+from autosam_net.errors import WeightsError
+from autosam_net.parallel import available_cores
+from planning.machine import MIB, HeadRecipe, Machine, Probe, free_memory_mib
+
+if TYPE_CHECKING:
+    import torch
+
+    from autosam_net.encoders.encoder import Encoder
+    from autosam_net.heads.head import HeadShape, Recipe
+
+log = logging.getLogger("autosam_net.planning")
+
+ENCODED = {"cpu": 2, "cuda": 8}  # inputs of a timed pass
+TIMED_RUNS = 3
+TIME_LIMIT = 2.0  # seconds, after which no run is added
+SLOW_RUN = 8.0  # seconds
+
+
+def probe_machine(device: str, folder: Path) -> Machine:
+    """Return the facts of this machine.
+
+    Args:
+        device: as torch names it.
+        folder: below which preprocessed data will be written.
+    """
+    import torch
+
+    from autosam_net.encoders.encoder import supports_bfloat16
+
+    kind = torch.device(device).type
+    gpu = torch.cuda.get_device_properties(torch.device(device)).total_memory / MIB if kind == "cuda" else 0.0
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return Machine(
+        device=device,
+        cores=available_cores(),
+        memory_mib=free_memory_mib(),
+        gpu_memory_mib=gpu,
+        disk_mib=shutil.disk_usage(existing).free / MIB,
+        bfloat16=supports_bfloat16(device),
+        local_weights=tuple(name for name in ENCODERS if has_weights(name)),
+    )
+
+
+def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe:
+    """Return how long an encoder pass and a training step of every head take, with the real encoder.
+
+    Heads that need decoder weights which the encoder does not bring are left out, with a message.
+
+    Raises:
+        WeightsError: the encoder's weights are missing.
+    """
+    import torch
+
+    import autosam_net.heads  # noqa: F401  (registers the built-in heads)
+    from autosam_net.encoders.encoder import load_encoder
+    from autosam_net.heads.head import HEADS, HeadShape
+
+    log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
+    encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
+    seconds = _time_encoder(encoder, machine)
+    memory = {"encode": _peak_memory_mib(machine.device)}
+    shape = HeadShape(labels.outputs, encoder.channels, encoder.stride, encoder.input_size)
+    times, recipes = {}, {}
+    for name in HEADS:
+        recipe: Recipe = HEADS.get(name).recipe
+        try:
+            with torch.random.fork_rng():
+                times[name] = _time_head(name, shape, recipe, encoder, labels, machine)
+        except WeightsError as error:
+            log.warning("no configuration for head %s: %s", name, error)
+            continue
+        memory[name] = _peak_memory_mib(machine.device)
+        recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
+    return Probe(machine, seconds, times, memory, recipes)
+
+
+def _time_encoder(encoder: Encoder, machine: Machine) -> float:
+    """Return seconds per input."""
+    import torch
+
+    count = ENCODED.get(machine.device.split(":")[0], 2)
+    images = torch.full((count, 3, encoder.input_size, encoder.input_size), 0.5, device=machine.device)
+    return _fastest(lambda: encoder(images), machine) / count
+
+
+def _time_head(
+    name: str, shape: HeadShape, recipe: Recipe, encoder: Encoder, labels: LabelSet, machine: Machine
+) -> float:
+    """Return seconds per training step at the recipe's batch size."""
+    import torch
+
+    from autosam_net.heads.head import build_head
+    from autosam_net.training.losses import SegmentationLoss
+
+    head = build_head(name, shape, recipe.settings, encoder.mask_decoder_weights).to(machine.device).train()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate)
+    loss_function = SegmentationLoss(labels).to(machine.device)
+    embedding = torch.randn(recipe.batch_size, shape.channels, shape.grid, shape.grid, device=machine.device)
+    target = torch.zeros((recipe.batch_size, shape.input_size, shape.input_size), dtype=torch.uint8)
+    target = target.to(machine.device)
+
+    def step() -> None:
+        kind = torch.device(machine.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=machine.bfloat16):
+            logits = head(embedding)
+        optimizer.zero_grad(set_to_none=True)
+        loss: torch.Tensor = loss_function(logits, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return _fastest(step, machine)
+
+
+def _fastest(work: Callable[[], object], machine: Machine) -> float:
+    """Return the least seconds of a few runs: what else the machine did meanwhile only ever made it slower."""
+    warm_up = _time(work, machine)  # prepares kernels; counted only where it was so slow that once is enough
+    if warm_up > SLOW_RUN:
+        return warm_up
+    times: list[float] = []
+    while len(times) < TIMED_RUNS and sum(times) < TIME_LIMIT:
+        times.append(_time(work, machine))
+    return min(times)
+
+
+def _time(work: Callable[[], object], machine: Machine) -> float:
+    import torch
+
+    start = time.perf_counter()
+    work()
+    if machine.device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _peak_memory_mib(device: str) -> float:
+    """Return the highest memory so far, of the GPU or else of this process; 0 where the system does not say."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_reserved() / MIB
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024

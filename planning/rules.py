@@ -1,0 +1,384 @@
+"""The planner's rules: each takes figures and returns a decision with one sentence that names the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
+from autosam_net.data.plan import Configuration, Encoding, Normalization, Preprocessing, RgbSource
+from autosam_net.data.splits import FOLDS
+from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
+from autosam_net.preprocessing.geometry import plane_shape
+from autosam_net.preprocessing.slices import count_inputs
+from planning.channel_kinds import channel_kinds
+from planning.machine import MIB, HeadRecipe, Machine
+
+CLEARLY_LARGER = 1.5  # a spacing this much larger than both others marks the direction of acquisition
+SIZE_STEP = 64  # pixels; window attention wants multiples of it
+SMALLEST_SIZE = 128
+CPU_SIZE = 512  # an encoder for 1024 px costs a CPU four times less at half the side, attention even more
+CELL_PIXELS = 2.0  # an embedding cell shall not be finer than two raw pixels: nothing more can be seen there
+SMALL_PIXELS = 12.0  # structures with fewer pixels across vanish in the embedding
+OVERLAP = 0.25
+NEIGHBOUR_RATIO = 3.0  # nnU-Net's threshold of anisotropy: beyond it a neighbour shows other tissue
+PERCENT = (0.5, 99.5)
+CPU_ENCODER, GPU_ENCODER = "lite_medsam", "vit_b"
+GPU_ENCODER_MIB = 6 * 1024
+REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
+MOST_EPOCHS = 4.0  # times a head's own number
+MAXIMUM_VIEWS = 6
+ENCODING_SECONDS = 15 * 60
+DISK_SHARE = 0.5  # of the free disk
+THRICE = (RgbSource(0), RgbSource(0), RgbSource(0))
+
+
+def choose_slice_axis(fingerprint: Fingerprint) -> tuple[int, str]:
+    """Return the raw axis (0 Z, 1 Y, 2 X) across which slices are taken."""
+    spacing = np.median([case.spacing for case in fingerprint.cases], axis=0)
+    voxels = np.median([case.cropped_shape for case in fingerprint.cases], axis=0)
+    if all(case.shape[0] == 1 for case in fingerprint.cases):
+        return 0, f"the images are 2D (1 slice of {voxels[1]:g} x {voxels[2]:g} pixels, median)"
+    widest = int(np.argmax(spacing))
+    others = np.delete(spacing, widest)
+    if spacing[widest] > CLEARLY_LARGER * others.max():
+        return widest, (
+            f"median spacing {spacing[widest]:.3g} mm along {'ZYX'[widest]}, more than {CLEARLY_LARGER:g} times "
+            f"the {others.max():.3g} mm of the others: the direction of acquisition"
+        )
+    fewest = int(np.argmin(voxels))
+    return fewest, (
+        f"no axis has a clearly larger spacing ({_list(spacing)} mm along Z, Y, X, medians), so the axis with the "
+        f"fewest voxels ({voxels[fewest]:g}), the cheapest to encode"
+    )
+
+
+@dataclass(frozen=True)
+class InPlane:
+    """Medians over cases that sizes are planned from.
+
+    Attributes:
+        extent: 95th percentile of the larger side of the cropped plane, mm.
+        spacing: geometric mean of the raw in-plane spacings, mm.
+        between: spacing between slices, mm.
+        slices: number of slices.
+        unit: "mm", or "px" where the files state no spacing.
+    """
+
+    extent: float
+    spacing: float
+    between: float
+    slices: float
+    unit: str
+
+
+def in_plane(fingerprint: Fingerprint, axis: int) -> InPlane:
+    """Return the sizes of the planes across `axis`."""
+    plane = [other for other in range(3) if other != axis]
+    cases = fingerprint.cases
+    extents = [max(case.cropped_shape[other] * case.spacing[other] for other in plane) for case in cases]
+    spacings = [math.sqrt(case.spacing[plane[0]] * case.spacing[plane[1]]) for case in cases]
+    return InPlane(
+        extent=float(np.percentile(np.sort(extents), 95)),
+        spacing=float(np.median(spacings)),
+        between=float(np.median([case.spacing[axis] for case in cases])),
+        slices=float(np.median([case.cropped_shape[axis] for case in cases])),
+        unit="mm" if any(case.calibrated for case in cases) else "px",
+    )
+
+
+def choose_encoder(machine: Machine, wanted: str | None) -> tuple[str, str]:
+    """Return the encoder's name.
+
+    Raises:
+        UsageError: no encoder is called `wanted`.
+    """
+    if wanted is not None:
+        entry = ENCODERS.get(wanted)
+        return wanted, f"asked for by --encoder ({entry.parameters:g} million parameters)"
+    light, strong = ENCODERS.get(CPU_ENCODER), ENCODERS.get(GPU_ENCODER)
+    cost = f"{light.parameters:g} million parameters, {light.gflop:g} GFLOP a slice"
+    if not machine.has_gpu:
+        return (
+            CPU_ENCODER,
+            f"no GPU ({machine.cores} cores): the lightest, {cost} against {strong.gflop:g} of {GPU_ENCODER}",
+        )
+    if GPU_ENCODER not in machine.local_weights:
+        return CPU_ENCODER, (
+            f"{cost}; the weights of {GPU_ENCODER} ({strong.weights.size / 1e6:.0f} MB) are not on this machine, "
+            f"--encoder {GPU_ENCODER} would download them"
+        )
+    if machine.gpu_memory_mib < GPU_ENCODER_MIB:
+        return (
+            CPU_ENCODER,
+            f"the GPU's {machine.gpu_memory_mib:.0f} MiB are under the {GPU_ENCODER_MIB} that {GPU_ENCODER} needs",
+        )
+    return GPU_ENCODER, (
+        f"a GPU of {machine.gpu_memory_mib:.0f} MiB and its weights are here: {strong.parameters:g} million parameters"
+    )
+
+
+def finest_spacing(raw: float, entry: EncoderEntry) -> float:
+    """Return the spacing at which one embedding cell covers two raw pixels (half the raw spacing at a stride of 4)."""
+    return raw * CELL_PIXELS / entry.stride
+
+
+def choose_input_size(sizes: InPlane, entry: EncoderEntry, machine: Machine) -> tuple[int, str]:
+    """Return the pixels of the encoder's square input: the smallest that shows a slice as finely as is of use."""
+    largest = entry.input_size if machine.has_gpu else min(entry.input_size, CPU_SIZE)
+    step = math.lcm(SIZE_STEP, entry.multiple) if entry.input_size >= SMALLEST_SIZE else entry.multiple
+    finest = finest_spacing(sizes.spacing, entry)
+    candidates = range(step, largest + 1, step)
+    for size in candidates:
+        if size >= SMALLEST_SIZE and size * finest >= sizes.extent:
+            return size, (
+                f"the smallest multiple of {step} that holds {sizes.extent:.4g} {sizes.unit} (95th percentile of the "
+                f"larger side) with slices enlarged {entry.stride / CELL_PIXELS:g}-fold"
+            )
+    limit = "its own size" if largest == entry.input_size else f"at most {CPU_SIZE} without a GPU"
+    return largest, (
+        f"slices of {sizes.extent:.4g} {sizes.unit} (95th percentile of the larger side) at {sizes.spacing:.3g} "
+        f"{sizes.unit} a pixel fill the encoder's input: {largest} px, {limit}"
+    )
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Target spacing, and the reasons for it and for tiles or none."""
+
+    spacing: float
+    spacing_reason: str
+    tiling_reason: str
+
+
+def choose_resolution(fingerprint: Fingerprint, axis: int, size: int, entry: EncoderEntry) -> Resolution:
+    """Return the in-plane target spacing: a slice fills one input, unless the smallest class then vanishes."""
+    sizes = in_plane(fingerprint, axis)
+    unit, finest = sizes.unit, finest_spacing(sizes.spacing, entry)
+    whole = _round_up(max(sizes.extent / size, finest))
+    reason = (
+        f"{sizes.extent:.4g} {unit} on {size} px, not finer than {finest:.3g} {unit} "
+        f"(the raw {sizes.spacing:.3g} {unit} enlarged {entry.stride / CELL_PIXELS:g}-fold)"
+    )
+    tiling = (
+        f"a slice fits one input; the few larger ones (5 % of cases) are cut into tiles that overlap by {OVERLAP:.0%}"
+    )
+    smallest = smallest_extent(fingerprint, axis)
+    if smallest is None or smallest / whole >= SMALL_PIXELS:
+        across = (
+            "no class is present" if smallest is None else f"the smallest class has {smallest / whole:.0f} px across"
+        )
+        return Resolution(whole, f"{reason}; {across}", tiling)
+    finer = _round_up(max(smallest / SMALL_PIXELS, finest))
+    if finer >= whole:
+        return Resolution(whole, f"{reason}; the smallest class has only {smallest / whole:.1f} px across", tiling)
+    return Resolution(
+        finer,
+        f"the smallest class is {smallest:.3g} {unit} across, only {smallest / whole:.1f} px at {whole:g} {unit} where "
+        f"a slice fits one input; {smallest / finer:.0f} px at {finer:g} {unit}",
+        f"slices of {sizes.extent / finer:.0f} px are cut into inputs of {size} px that overlap by {OVERLAP:.0%}, "
+        f"for the sake of a class of {smallest:.3g} {unit}",
+    )
+
+
+def smallest_extent(fingerprint: Fingerprint, axis: int) -> float | None:
+    """Return how far the smallest class reaches in plane (mm): the 10th percentile over classes; None without any.
+
+    Of each class the median over cases of its typical component, the geometric mean of both sides.
+    """
+    plane = [other for other in range(3) if other != axis]
+    extents: dict[str, list[float]] = {}
+    for case in fingerprint.cases:
+        for name, stats in case.classes.items():
+            sides = [stats.component_extent_mm[other] for other in plane]
+            extents.setdefault(name, []).append(math.sqrt(sides[0] * sides[1]))
+    if not extents:
+        return None
+    return float(np.percentile(sorted(float(np.median(values)) for values in extents.values()), 10))
+
+
+def choose_normalizations(
+    fingerprint: Fingerprint, channel_names: Sequence[str], file_ending: str
+) -> tuple[tuple[Normalization, ...], str]:
+    """Return one normalisation a channel."""
+    chosen, reasons = [], []
+    kinds = channel_kinds(channel_names, [case.channels for case in fingerprint.cases], file_ending)
+    for channel, (kind, why) in enumerate(kinds):
+        lower, upper = fingerprint.foreground_percentiles[channel]
+        if kind == "ct":
+            chosen.append(Normalization("ct", lower, upper))
+            how = f"clipped to {lower:.4g} .. {upper:.4g} HU, {PERCENT[0]:g} and {PERCENT[1]:g} % of the foreground"
+        elif kind == "rgb":
+            chosen.append(Normalization("eight_bit"))
+            how = "colours of 8 bits are left as they are, 0-255"
+        else:
+            chosen.append(Normalization("percentile", *PERCENT))
+            how = f"no calibrated scale, so {PERCENT[0]:g} and {PERCENT[1]:g} % of each image become 0 and 1"
+        reasons.append(f"channel {channel} ({why}): {how}")
+    return tuple(chosen), "; ".join(reasons)
+
+
+def choose_rgb(
+    fingerprint: Fingerprint, channel_names: Sequence[str], sizes: InPlane
+) -> tuple[tuple[RgbSource, RgbSource, RgbSource], str]:
+    """Return what fills the encoder's three input channels."""
+    count = len(channel_names)
+    if count == 1:
+        return _rgb_of_one(sizes)
+    if count == 2:
+        return (RgbSource(0), RgbSource(1), RgbSource(0)), "2 channels: the first fills two of the three inputs"
+    if count == 3:
+        return (RgbSource(0), RgbSource(1), RgbSource(2)), "3 channels, one for each input"
+    contrast = [_contrast(fingerprint, channel) for channel in range(count)]
+    best = sorted(sorted(range(count), key=lambda channel: -contrast[channel])[:3])
+    unused = [name for channel, name in enumerate(channel_names) if channel not in best]
+    figures = ", ".join(f"{name} {value:.2f}" for name, value in zip(channel_names, contrast, strict=True))
+    return (RgbSource(best[0]), RgbSource(best[1]), RgbSource(best[2])), (
+        f"the three of {count} channels in which the foreground stands out most (distance of its mean in standard "
+        f"deviations: {figures}); unused: {', '.join(unused)}"
+    )
+
+
+def choose_folds(groups: Mapping[str, str], given: int | None) -> tuple[int, str]:
+    """Return the number of folds; `given` is that of splits brought with the data."""
+    patients = len(set(groups.values()))
+    if given is not None:
+        return given, f"as in the splits_final.json that came with the data ({len(groups)} cases, {patients} groups)"
+    kept = f"{len(groups)} cases of {patients} groups (patients); the cases of a group stay together"
+    if patients < FOLDS:
+        return patients, f"{kept}; fewer groups than {FOLDS}, so each is held out once"
+    return FOLDS, kept
+
+
+def choose_flips(fingerprint: Fingerprint, machine: Machine) -> tuple[tuple[str, ...], str]:
+    """Return the axes mirrored for test-time augmentation."""
+    flat = all(case.shape[0] == 1 for case in fingerprint.cases)
+    if not machine.has_gpu:
+        return (
+            (),
+            f"none: each costs 1 more encoder pass on {machine.cores} cores; left differs from right in most anatomy",
+        )
+    if flat:
+        return ("x",), "2D images on a GPU: 1 more encoder pass"
+    return (), "none: left differs from right in most anatomy, and each axis costs 1 more encoder pass"
+
+
+def count_case_inputs(fingerprint: Fingerprint, preprocessing: Preprocessing, encoding: Encoding) -> dict[str, int]:
+    """Return case -> number of encoder inputs (slices times tiles)."""
+    return {case.name: count_inputs(planned_shape(case, preprocessing), encoding) for case in fingerprint.cases}
+
+
+def planned_shape(case: CaseFingerprint, preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """Return `(Z, Y, X)` of the case after preprocessing."""
+    axis = preprocessing.slice_axis
+    plane = [other for other in range(3) if other != axis]
+    pixels = (case.cropped_shape[plane[0]], case.cropped_shape[plane[1]])
+    height, width = plane_shape(pixels, (case.spacing[plane[0]], case.spacing[plane[1]]), preprocessing.spacing)
+    return case.cropped_shape[axis], height, width
+
+
+def embedding_bytes(entry: EncoderEntry, input_size: int) -> int:
+    """Return the bytes of one cached input: its embedding in float16 and its label map."""
+    return 2 * entry.channels * (input_size // entry.stride) ** 2 + input_size**2
+
+
+def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, disk_mib: float) -> tuple[Encoding, str]:
+    """Return `encoding` with the budget of views.
+
+    Args:
+        inputs: encoder inputs of all cases, plain.
+        seconds: of one encoder pass.
+        disk_mib: free.
+    """
+    entry = ENCODERS.get(encoding.encoder)
+    plain = training_share(inputs, folds)
+    in_time = _round_down(ENCODING_SECONDS / seconds)
+    size = embedding_bytes(entry, encoding.input_size)
+    on_disk = _round_down(training_share(int(DISK_SHARE * disk_mib * MIB / size), folds))
+    budget = max(plain, min(in_time, on_disk), 1)
+    planned = replace(encoding, maximum_views=MAXIMUM_VIEWS, slice_budget=budget)
+    views = planned.views_for(plain)
+    limit = f"{in_time} passes of {_short(seconds)} s fit {ENCODING_SECONDS // 60} minutes"
+    if on_disk < in_time:
+        limit += f", {on_disk} embeddings of {size / MIB:.2g} MiB fit half of the free {disk_mib / 1024:.0f} GiB"
+    reason = f"{limit}; a fold trains on {plain} inputs, so {views} of at most {MAXIMUM_VIEWS} views of each"
+    return planned, reason
+
+
+def training_share(count: int, folds: int) -> int:
+    """Return how many of `count` are in the training part of one of `folds` folds."""
+    return count * (folds - 1) // folds if folds > 1 else count
+
+
+def choose_head(name: str, recipe: HeadRecipe, inputs: int) -> tuple[Configuration, str]:
+    """Return how a head is trained on `inputs` encoder inputs: its own recipe, longer where there are more."""
+    factor = min(max(math.sqrt(inputs / REFERENCE_INPUTS), 1.0), MOST_EPOCHS)
+    batch_size = max(1, min(recipe.batch_size, inputs))
+    configuration = Configuration(
+        head=name,
+        settings=dict(recipe.settings),
+        batch_size=batch_size,
+        epochs=round(recipe.epochs * factor),
+        iterations=recipe.iterations,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+    )
+    return configuration, (
+        f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "
+        f"rate {recipe.learning_rate:g}; epochs times {factor:.2f} for {inputs} training inputs (square root over "
+        f"{REFERENCE_INPUTS}, at most {MOST_EPOCHS:g})"
+    )
+
+
+def explain_precision(machine: Machine) -> str:
+    """Return what the encoder will compute in; each machine decides it for itself."""
+    if machine.bfloat16:
+        return (
+            f"bfloat16: {machine.device} has instructions for it, twice as fast as float32; 16 bits are stored anyway"
+        )
+    return f"float32 (32 bits): {machine.device} has no instructions for bfloat16"
+
+
+def _rgb_of_one(sizes: InPlane) -> tuple[tuple[RgbSource, RgbSource, RgbSource], str]:
+    if sizes.slices <= 1:
+        return THRICE, "1 channel, 1 slice: the slice three times"
+    ratio = sizes.between / sizes.spacing
+    figures = f"slices {sizes.between:.3g} mm apart, {ratio:.1f} times the in-plane {sizes.spacing:.3g} mm"
+    if ratio <= NEIGHBOUR_RATIO:
+        neighbours = (RgbSource(0, -1), RgbSource(0, 0), RgbSource(0, 1))
+        return neighbours, f"the slice and its two neighbours: {figures} (at most {NEIGHBOUR_RATIO:g})"
+    return THRICE, f"the slice three times: {figures}, too far (over {NEIGHBOUR_RATIO:g}) to show the same tissue"
+
+
+def _contrast(fingerprint: Fingerprint, channel: int) -> float:
+    distances = [
+        abs(case.channels[channel].foreground_mean - case.channels[channel].mean) / case.channels[channel].std
+        for case in fingerprint.cases
+        if case.channels[channel].foreground_quantiles and case.channels[channel].std > 0
+    ]
+    return float(np.median(distances)) if distances else 0.0
+
+
+def _round_up(value: float) -> float:
+    """Return `value` with four digits, never less: a slice that just fits must not spill over its input."""
+    power = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return float(f"{math.ceil(round(value / power, 6)) * power:.6g}")
+
+
+def _round_down(value: float) -> int:
+    """Return a count with two digits, so that a noisy measurement gives the same plan again."""
+    if value < 1:
+        return 0
+    power = 10 ** max(math.floor(math.log10(value)) - 1, 0)
+    return int(value // power * power)
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.1g}'):g}" if value < 1 else f"{value:.2g}"
+
+
+def _list(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,67 @@
+"""The prediction command: which model is meant, and what it writes."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autosam_net.commands.predict import main
+from autosam_net.data.dataset import training_cases
+from autosam_net.training.run import TrainingOptions
+from autosam_net.training.train import train_head
+from tests.support import Prepared
+
+
+@pytest.fixture(scope="module")
+def root(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a root whose results hold one fold of cnn and of linear."""
+    root = tmp_path_factory.mktemp("root")
+    folders = replace(prepared.folders, results=root / "results")
+    for configuration in ("cnn", "linear"):
+        train_head(prepared.dataset, prepared.plan, configuration, 0, TrainingOptions(), folders)
+    return root
+
+
+def image(prepared: Prepared) -> str:
+    return str(training_cases(prepared.dataset)[0].images[0])
+
+
+def test_several_models_are_listed_and_refused(prepared: Prepared, root: Path, tmp_path: Path, capsys) -> None:
+    assert main(["-i", image(prepared), "-o", str(tmp_path / "out"), "--root", str(root)]) == 2
+    error = capsys.readouterr().err
+    assert "Dataset900_Example/cnn, Dataset900_Example/linear" in error and "-c" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("chosen", [["-c", "cnn"], ["-d", "900", "-c", "cnn", "linear"]])
+def test_the_chosen_models_predict(prepared: Prepared, root: Path, tmp_path: Path, capsys, chosen: list[str]) -> None:
+    assert main(["-i", image(prepared), "-o", str(tmp_path), "--root", str(root), *chosen]) == 0
+    assert "1 label maps" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 1
+
+
+def test_the_only_model_needs_no_name_and_a_folder_is_enough(prepared: Prepared, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(
+        root / "results" / "Dataset900_Example" / "cnn", tmp_path / "results" / "Dataset900_Example" / "cnn"
+    )
+    assert main(["-i", image(prepared), "-o", str(tmp_path / "a"), "--root", str(tmp_path)]) == 0
+    model = tmp_path / "results" / "Dataset900_Example" / "cnn"
+    assert main(["-i", image(prepared), "-o", str(tmp_path / "b"), "-m", str(model)]) == 0
+    (first,), (second,) = (list((tmp_path / name).glob("*.nii.gz")) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_no_model_at_all(prepared: Prepared, tmp_path: Path, capsys) -> None:
+    assert main(["-i", image(prepared), "-o", str(tmp_path / "out"), "--root", str(tmp_path)]) == 2
+    assert "no trained model. Run autosam_train first" in capsys.readouterr().err
+
+
+def test_an_empty_input_folder(root: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn"]
+    assert main(arguments) == 2
+    assert "no image files found" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

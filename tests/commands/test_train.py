@@ -1,0 +1,46 @@
+"""The training command's own work: folds, limits and one-line errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from autosam_net.commands.train import main, parse_folds
+from autosam_net.errors import UsageError
+from tests.support import Prepared
+
+
+def test_folds() -> None:
+    assert parse_folds("0-4") == ["0", "1", "2", "3", "4"]
+    assert parse_folds("all") == ["all"]
+    assert parse_folds("3") == ["3"]
+    for wrong in ("x", "4-0", "-1", "0,1"):
+        with pytest.raises(UsageError, match="give a number"):
+            parse_folds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["900", "cnn", "7"], "fold 7 does not exist; this data set has folds 0-4 and all"),
+        (["900", "cn", "0"], "no configuration 'cn'; did you mean 'cnn'"),
+        (["901", "cnn", "0"], "no data set 901"),
+        (["900", "cnn", "0", "--epochs", "0"], "--epochs 0: give a number above 0"),
+        (["900", "cnn", "0", "--labelled", "99"], "--labelled 99: this fold trains on 4 patients"),
+        (["900", "cnn", "0", "--device", "cudda"], "--device cudda: cannot be used"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_code_2(
+    prepared: Prepared, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*arguments, "--root", str(prepared.root)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not prepared.folders.results.exists()
+
+
+def test_a_typo_in_a_flag_is_refused(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["900", "cnn", "0", "--epoch", "3"])
+    assert exit_.value.code == 2
+    assert "unrecognized arguments: --epoch" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""What many tests share: a small random encoder in the published layout, and a phantom data set prepared with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autosam_net.data.dataset import find_dataset
+from autosam_net.encoders.catalog import ENCODERS, EncoderEntry, WeightsSource, register_encoder
+from autosam_net.paths import find_folders
+from autosam_net.preprocessing.preprocess import preprocess_dataset
+from tests.support import TINY, Prepared, TinyNetwork, build_tiny, tiny_plan, write_records
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Register the tiny encoder and return its checkpoint, written in SAM's layout."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(7)
+    network = TinyNetwork()
+    torch.set_rng_state(generator_state)
+    torch.save({f"image_encoder.{name}": tensor for name, tensor in network.state_dict().items()}, path)
+    if TINY not in ENCODERS:
+        source = WeightsSource(file="tiny.pth", sha256=None, size=path.stat().st_size)
+        register_encoder(
+            EncoderEntry(TINY, "tiny", build_tiny, 64, 16, 4, source, 0.01, 0.01, "for tests", channels=32)
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Prepared:
+    """Return a preprocessed phantom of six patients; tests must not change its raw or preprocessed files."""
+    from dataset_conversion.example import write_example
+
+    root = tmp_path_factory.mktemp("prepared")
+    folders = find_folders(root)
+    write_example(folders.raw, patients=6, frames=1, shape=(3, 96, 96))
+    dataset = find_dataset(900, folders)
+    plan = tiny_plan(dataset, tiny_weights)
+    preprocess_dataset(dataset, plan, folders, workers=1)
+    write_records(dataset, plan, folders)
+    return Prepared(dataset, plan, folders, root)

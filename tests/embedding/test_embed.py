@@ -1,0 +1,59 @@
+"""The encoder runs once: what is cached is not computed again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from autosam_net.embedding import embed
+from autosam_net.embedding.cache import entry_folder
+from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder, preprocessed_cases
+from autosam_net.errors import PlanError
+from autosam_net.preprocessing.preprocess import cases_folder, load_case
+from autosam_net.preprocessing.slices import count_inputs, rgb_inputs, tile_grid
+from tests.support import Prepared
+
+
+def test_embeddings_are_the_encoders_output_for_every_tile(prepared: Prepared) -> None:
+    name = preprocessed_cases(prepared.dataset, prepared.folders)[0]
+    (entry,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
+    case = load_case(cases_folder(prepared.dataset, prepared.folders) / name)
+    count = count_inputs(case.properties.shape, prepared.plan.encoding)
+    assert count > case.properties.shape[0], "the phantom's slices are tiled"
+    grid = tile_grid(case.properties.shape[1:], prepared.plan.encoding)
+    inputs = rgb_inputs(case.image, grid, prepared.plan.encoding.rgb, range(count))
+    direct = EncoderSource(prepared.plan.encoding, "cpu").encode(inputs)
+    torch.testing.assert_close(torch.from_numpy(np.array(entry.embedding)).float(), direct, atol=5e-3, rtol=5e-3)
+
+
+def test_a_second_call_never_loads_the_encoder(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, views=2)
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("the encoder was loaded")
+
+    monkeypatch.setattr(embed, "load_encoder", refuse)
+    second = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, views=2)
+    assert [entry.key for entry in first] == [entry.key for entry in second]
+    other = replace(prepared.plan, encoding=replace(prepared.plan.encoding, input_size=80))
+    with pytest.raises(AssertionError, match="was loaded"):
+        embed_dataset(prepared.dataset, other, prepared.folders)
+
+
+def test_a_damaged_entry_is_computed_anew(prepared: Prepared) -> None:
+    name = preprocessed_cases(prepared.dataset, prepared.folders)[1]
+    (entry,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
+    before = np.array(entry.embedding)
+    file = entry_folder(embeddings_folder(prepared.dataset, prepared.folders), entry.key) / "embedding.npy"
+    del entry
+    file.write_bytes(file.read_bytes()[:-1])
+    (again,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
+    np.testing.assert_array_equal(again.embedding, before)
+
+
+def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:
+    with pytest.raises(PlanError, match="patient99: not preprocessed"):
+        embed_dataset(prepared.dataset, prepared.plan, prepared.folders, ["patient99"])

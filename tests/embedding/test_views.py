@@ -1,0 +1,46 @@
+"""Augmented views depend on their seed alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from autosam_net.embedding.views import draw_view, view_seed
+
+
+def example() -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[0:64, 0:64]
+    labels = (np.hypot(y - 32, x - 32) < 15).astype(np.uint8) * 2
+    image = np.repeat(0.2 + 0.3 * labels[None].astype(np.float32), 3, axis=0)
+    return image, labels
+
+
+def test_the_same_seed_gives_the_same_bytes_and_leaves_the_generators_alone() -> None:
+    image, labels = example()
+    np.random.seed(3)
+    random.seed(3)
+    expected = np.random.random(), random.random()
+    np.random.seed(3)
+    random.seed(3)
+    first = draw_view(image, labels, 11)
+    assert (np.random.random(), random.random()) == expected
+    second = draw_view(image, labels, 11)
+    assert first[0].tobytes() == second[0].tobytes() and first[1].tobytes() == second[1].tobytes()
+
+
+def test_views_differ_stay_in_range_and_move_image_and_labels_together() -> None:
+    image, labels = example()
+    views = [draw_view(image, labels, seed) for seed in range(8)]
+    assert len({view.tobytes() for view, _ in views}) == 8
+    for view, moved in views:
+        assert view.shape == image.shape and view.dtype == np.float32
+        assert view.min() >= 0 and view.max() <= 1
+        assert set(np.unique(moved)) <= {0, 2}
+        assert view[0][moved == 2].mean() > view[0][moved == 0].mean()
+
+
+def test_seeds_differ_by_case_slice_and_view() -> None:
+    seeds = {view_seed(case, index, view) for case in "ab" for index in range(5) for view in range(5)}
+    assert len(seeds) == 50
+    assert max(seeds) < 2**32

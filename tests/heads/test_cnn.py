@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autosam_net.errors import PlanError
+from autosam_net.heads.head import HeadShape, build_head
+
+SHAPE = HeadShape(4, 256, 4, 32)
+
+
+def test_it_is_small() -> None:
+    head = build_head("cnn", SHAPE, {}, {})
+    assert sum(parameter.numel() for parameter in head.parameters()) < 150_000
+
+
+def test_the_width_is_a_setting() -> None:
+    assert build_head("cnn", SHAPE, {"width": 16}, {}).classify.in_channels == 4
+
+
+@pytest.mark.parametrize("width", [0, -8, 12, 8.5])
+def test_widths_that_do_not_fit_are_refused(width: float) -> None:
+    with pytest.raises(PlanError, match=f"head 'cnn': width is {width:g}, expected a multiple of 8"):
+        build_head("cnn", SHAPE, {"width": width}, {})
+
+
+def test_dropout_acts_in_training_only() -> None:
+    head = build_head("cnn", SHAPE, {"dropout": 0.5}, {})
+    embedding = torch.randn(1, 256, 8, 8)
+    assert not torch.equal(head.train()(embedding), head(embedding))
+    assert torch.equal(head.eval()(embedding), head(embedding))

@@ -1,0 +1,106 @@
+"""The contract that every registered head keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import autosam_net.heads  # noqa: F401  (registers the built-in heads)
+from autosam_net.errors import PlanError, UsageError
+from autosam_net.heads.head import HEADS, HeadShape, build_head, enlarge
+
+SMALL = HeadShape(outputs=3, channels=256, stride=4, input_size=32)
+
+
+def new_head(name: str, weights: dict[str, Tensor], shape: HeadShape = SMALL, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_head(name, shape, {}, weights)
+
+
+def embedding(shape: HeadShape = SMALL, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, shape.channels, shape.grid, shape.grid, generator=generator)
+
+
+@pytest.fixture(params=HEADS.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_the_three_heads_are_there() -> None:
+    assert {"linear", "cnn", "vit"} <= set(HEADS)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 7])
+@pytest.mark.parametrize(("stride", "size"), [(4, 64), (4, 32), (16, 128), (16, 224)])
+def test_logits_have_the_inputs_size(
+    name: str, decoder_weights: dict[str, Tensor], outputs: int, stride: int, size: int
+) -> None:
+    shape = HeadShape(outputs, 256, stride, size)
+    logits = new_head(name, decoder_weights, shape)(embedding(shape))
+    assert logits.shape == (2, outputs, size, size)
+    assert logits.isfinite().all()
+
+
+def test_gradients_reach_all_parameters(name: str, decoder_weights: dict[str, Tensor]) -> None:
+    head = new_head(name, decoder_weights).train()
+    target = torch.arange(32 * 32).view(1, 32, 32).expand(2, 32, 32) % 3
+    torch.nn.functional.cross_entropy(head(embedding()), target).backward()
+    without = [key for key, value in head.named_parameters() if value.grad is None or not value.grad.any()]
+    # a shift of all keys of an attention changes no softmax, so that their biases' gradient is zero but for rounding
+    assert [key for key in without if not key.endswith("k_proj.bias")] == []
+
+
+def test_the_same_seed_gives_the_same_logits(name: str, decoder_weights: dict[str, Tensor]) -> None:
+    first, second = (new_head(name, decoder_weights).train() for _ in range(2))
+    torch.manual_seed(3)
+    expected = first(embedding())
+    torch.manual_seed(3)
+    assert torch.equal(second(embedding()), expected)
+
+
+def test_state_dicts_restore_a_head_whatever_it_was_made_from(name: str, decoder_weights: dict[str, Tensor]) -> None:
+    trained = new_head(name, decoder_weights).eval()
+    others = {key: value + 1 for key, value in decoder_weights.items()}
+    restored = new_head(name, others, seed=5).eval()
+    restored.load_state_dict(trained.state_dict())
+    assert torch.equal(restored(embedding()), trained(embedding()))
+
+
+def test_slices_of_a_batch_do_not_touch_each_other(name: str, decoder_weights: dict[str, Tensor]) -> None:
+    head = new_head(name, decoder_weights).eval()
+    together = head(embedding())
+    assert torch.allclose(head(embedding()[1:])[0], together[1], atol=1e-4)
+
+
+def test_bfloat16_and_channels_last_give_nearly_the_same(name: str, decoder_weights: dict[str, Tensor]) -> None:
+    head = new_head(name, decoder_weights).eval()
+    exact = head(embedding())
+    head.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = head(embedding().contiguous(memory_format=torch.channels_last)).float()
+    assert (half - exact).norm() / exact.norm() < 0.05
+
+
+def test_recipes_can_be_trained_with(name: str) -> None:
+    recipe = HEADS.get(name).recipe
+    assert min(recipe.batch_size, recipe.epochs, recipe.iterations) >= 1
+    assert 0 < recipe.learning_rate < 0.1
+    assert recipe.weight_decay >= 0
+
+
+def test_an_unknown_setting_is_refused(name: str, decoder_weights: dict[str, Tensor]) -> None:
+    with pytest.raises(PlanError, match=f"head '{name}': unknown setting 'dropuot'; did you mean 'dropout'"):
+        build_head(name, SMALL, {"dropuot": 0.5}, decoder_weights)
+
+
+def test_an_unknown_head_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown head 'linaer'; did you mean 'linear'"):
+        build_head("linaer", SMALL, {}, {})
+
+
+def test_enlarge_leaves_what_fits() -> None:
+    features = torch.rand(1, 2, 8, 8)
+    assert enlarge(features, 8) is features
+    assert enlarge(features, 16).shape == (1, 2, 16, 16)

@@ -1,0 +1,59 @@
+"""What users give as input, and what it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autosam_net.errors import DatasetError
+from autosam_net.inference.inputs import find_inputs
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    def make_files(*names: str) -> Path:
+        for name in names:
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return make_files
+
+
+def names(cases) -> list[str]:
+    return [case.name for case in cases]
+
+
+def test_the_channel_number_is_optional_for_one_channel(make) -> None:
+    folder = make("a_0000.nii.gz", "b.nii.gz", "scan_2020.nii.gz", "notes.txt", ".hidden.nii.gz")
+    assert names(find_inputs([folder], 1)) == ["a", "b", "scan_2020"]
+
+
+def test_files_lists_and_folders_are_taken(make) -> None:
+    folder = make("a_0000.nii.gz", "b_0000.nii.gz")
+    assert names(find_inputs([folder / "b_0000.nii.gz"], 1)) == ["b"]
+    assert names(find_inputs([folder / "b_0000.nii.gz", folder / "a_0000.nii.gz"], 1)) == ["a", "b"]
+
+
+def test_channels_of_a_case_belong_together(make) -> None:
+    folder = make("a_0001.nii.gz", "a_0000.nii.gz", "b.nii.gz")
+    cases = find_inputs([folder], 2)
+    assert [file.name for file in cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert len(cases[1].images) == 1
+
+
+def test_a_missing_channel_is_named(make) -> None:
+    with pytest.raises(DatasetError, match="a: found channels 0000, 0002, expected 0000 to 0002"):
+        find_inputs([make("a_0000.nii.gz", "a_0002.nii.gz")], 3)
+
+
+def test_nothing_to_predict_is_an_error(make, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no image files found"):
+        find_inputs([make("notes.txt")], 1)
+    with pytest.raises(DatasetError, match="missing: no such file or folder"):
+        find_inputs([tmp_path / "missing"], 1)
+
+
+def test_two_files_of_one_case_are_refused(make) -> None:
+    with pytest.raises(DatasetError, match=r"a: both a.nii.gz and a_0000.nii.gz are given"):
+        find_inputs([make("a.nii.gz", "a_0000.nii.gz")], 1)

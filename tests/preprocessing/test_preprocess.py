@@ -1,0 +1,76 @@
+"""Cases on their way to the encoder, and what a second run leaves alone."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autosam_net.data.plan import Normalization, Preprocessing
+from autosam_net.data.volume import Geometry, Volume
+from autosam_net.errors import DatasetError, PlanError
+from autosam_net.paths import Folders
+from autosam_net.preprocessing.geometry import resize_labels, restore
+from autosam_net.preprocessing.preprocess import cases_folder, load_case, preprocess_case, preprocess_dataset
+from tests.support import Prepared
+
+SETTINGS = Preprocessing(slice_axis=1, spacing=1.5, normalizations=(Normalization("percentile", 0.5, 99.5),))
+
+
+def volume(shape: tuple[int, int, int] = (20, 6, 24)) -> Volume:
+    array = np.random.default_rng(0).random((1, *shape)).astype(np.float32)
+    array[:, :3] = 0
+    return Volume(array, Geometry((1.0, 8.0, 1.0)))
+
+
+def test_slices_come_first_and_planes_are_isotropic() -> None:
+    case = preprocess_case("case", volume(), np.zeros((20, 6, 24), np.uint8), SETTINGS)
+    assert case.image.shape == (1, 6, round(17 / 1.5), 16)  # three empty rows are cropped
+    assert case.image.dtype == np.float32
+    assert case.labels is not None and case.labels.shape == case.image.shape[1:]
+    assert case.properties.shape == case.image.shape[1:]
+
+
+def test_labels_come_back_to_the_raw_grid() -> None:
+    labels = np.zeros((20, 6, 24), np.uint8)
+    labels[6:16, 1:5, 5:19] = 2
+    case = preprocess_case("case", volume(), labels, SETTINGS)
+    assert case.labels is not None
+    back = restore(resize_labels(case.labels, case.properties.cropped_shape[1:]), case.properties)
+    assert back.shape == labels.shape
+    assert (back == labels).mean() > 0.97
+
+
+def test_another_number_of_channels_is_refused() -> None:
+    two = Volume(np.zeros((2, 3, 4, 5), np.float32), Geometry((1.0, 1.0, 1.0)))
+    with pytest.raises(DatasetError, match="case: the image has 2 channels, the plan was made for 1"):
+        preprocess_case("case", two, None, SETTINGS)
+
+
+def test_only_what_changed_is_redone(prepared: Prepared, tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results")
+    shutil.copytree(prepared.dataset.folder, folders.raw / prepared.dataset.name)
+    dataset = replace(prepared.dataset, folder=folders.raw / prepared.dataset.name)
+    preprocess_dataset(dataset, prepared.plan, folders, workers=1)
+    root = cases_folder(dataset, folders)
+    times = {path.name: (path / "case.json").stat().st_mtime_ns for path in root.iterdir()}
+    first, second = sorted(times)[:2]
+    source, target = (dataset.folder / "imagesTr" / f"{name}_0000{dataset.file_ending}" for name in (first, second))
+    shutil.copy(source, target)
+    preprocess_dataset(dataset, prepared.plan, folders, workers=1)
+    changed = {path.name for path in root.iterdir() if (path / "case.json").stat().st_mtime_ns != times[path.name]}
+    assert changed == {second}
+    finer = replace(prepared.plan, preprocessing=replace(prepared.plan.preprocessing, spacing=1.9))
+    preprocess_dataset(dataset, finer, folders, workers=1)
+    assert (
+        load_case(root / first).image.shape
+        != load_case(cases_folder(prepared.dataset, prepared.folders) / first).image.shape
+    )
+
+
+def test_a_case_without_preprocessing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"patient9: not preprocessed .* Run autosam_plan_and_preprocess first"):
+        load_case(tmp_path / "patient9")

@@ -1,0 +1,99 @@
+"""Helpers of many tests: the real data, a small random encoder, and a plan for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.plan import (
+    PLAN_VERSION,
+    Configuration,
+    Encoding,
+    Normalization,
+    Plan,
+    Preprocessing,
+    RgbSource,
+)
+from autosam_net.data.splits import group_cases, make_splits
+from autosam_net.jsonio import write_json
+from autosam_net.paths import Folders
+
+TINY = "tiny_for_tests"
+
+
+def real_data(*parts: str) -> Path:
+    """Return a folder of the real test data, or skip the test."""
+    root = Path(os.environ.get("AUTOSAM_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    folder = root.joinpath(*parts)
+    if not folder.is_dir():
+        pytest.skip(f"real data not found: {folder} (set AUTOSAM_TEST_DATA)")
+    return folder.resolve()
+
+
+class TinyNetwork(nn.Module):
+    """Two convolutions from (B, 3, S, S) to (B, 32, S / 4, S / 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 4, stride=4)
+        self.second = nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(images)))
+
+
+def build_tiny(input_size: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    network = TinyNetwork()
+    network.load_state_dict(dict(weights))
+    return network
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A data set that is ready to be trained on."""
+
+    dataset: DatasetSpec
+    plan: Plan
+    folders: Folders
+    root: Path
+
+
+def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
+    """Return a plan for the phantom and the tiny encoder: 64 px inputs that need tiling of 96 px slices."""
+    recipe = {"batch_size": 4, "epochs": 2, "iterations": 5, "learning_rate": 1e-2, "weight_decay": 1e-2}
+    rgb = (RgbSource(0), RgbSource(0), RgbSource(0))
+    return Plan(
+        version=PLAN_VERSION,
+        dataset=dataset.name,
+        channel_names=dataset.channel_names,
+        labels=dataset.labels.values,
+        regions_class_order=dataset.labels.regions_class_order,
+        file_ending=dataset.file_ending,
+        preprocessing=Preprocessing(0, 2.0, (Normalization("percentile", 0.5, 99.5),)),
+        encoding=Encoding(TINY, str(weights), 64, 0.25, rgb, maximum_views=2, slice_budget=1000),
+        configurations={name: Configuration(head=name, settings={}, **recipe) for name in ("linear", "cnn")},
+        folds=5,
+        group_pattern=dataset.group_pattern,
+        reasons={},
+        estimates={},
+    )
+
+
+def write_records(dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:
+    """Write the files that planning leaves beside the preprocessed cases."""
+    from autosam_net.data.dataset import training_cases
+
+    folder = folders.preprocessed / dataset.name
+    groups = group_cases([case.name for case in training_cases(dataset)], dataset.group_pattern)
+    fingerprint = Fingerprint(dataset.name, (), ("other",), groups, ((0.0, 1.0),), {})
+    write_json(folder / "plan.json", plan)
+    write_json(folder / "splits_final.json", make_splits(groups))
+    write_json(folder / "dataset_fingerprint.json", fingerprint)

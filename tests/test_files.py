@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from autosam_net.files import atomic_file, atomic_folder, remove_leftovers, sha256_of_files, sha256_of_text
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "image.nii.gz"
+    with atomic_file(target) as temporary:
+        assert temporary.name == target.name  # writers choose the format by the ending
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert [path.name for path in target.parent.iterdir()] == ["image.nii.gz"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="stop"), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("stop")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "case"
+    for name in ("first", "second"):
+        with atomic_folder(target) as temporary:
+            (temporary / name).write_text(name)
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "case"
+    with atomic_folder(target) as temporary:
+        (temporary / "kept").touch()
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as temporary:
+        (temporary / "half").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["kept"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".writing-abc" / "case").mkdir(parents=True)
+    (tmp_path / "case").mkdir()
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_checksums(tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.write_bytes(b"a" * (1 << 20))
+    second.write_bytes(b"b")
+    assert sha256_of_files([first, second]) == hashlib.sha256(b"a" * (1 << 20) + b"b").hexdigest()
+    assert sha256_of_files([second, first]) != sha256_of_files([first, second])
+    assert sha256_of_text("µm") == hashlib.sha256("µm".encode()).hexdigest()

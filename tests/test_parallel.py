@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from autosam_net.errors import AutosamError, DatasetError
+from autosam_net.parallel import available_cores, map_cases
+
+# The functions are nested so that worker processes receive them by value: they cannot import this module.
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order(workers: int) -> None:
+    def square(number: int) -> int:
+        return number**2
+
+    assert map_cases(square, range(7), "squaring", workers) == [0, 1, 4, 9, 16, 25, 36]
+
+
+def test_one_worker_is_this_process() -> None:
+    assert map_cases(lambda _: os.getpid(), [1, 2], "asking", workers=1) == [os.getpid()] * 2
+    assert map_cases(lambda _: os.getpid(), [1], "asking", workers=8) == [os.getpid()]
+
+
+def test_nothing_to_do() -> None:
+    assert map_cases(str, [], "nothing") == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_arrives_as_it_was_raised(workers: int) -> None:
+    def fail(name: str) -> None:
+        if name == "b":
+            raise DatasetError(f"{name}: label file is missing")
+
+    with pytest.raises(DatasetError, match=r"^b: label file is missing$"):
+        map_cases(fail, ["a", "b", "c"], "checking", workers)
+
+
+def test_a_killed_worker_is_explained() -> None:
+    def die(_: int) -> None:
+        os._exit(9)
+
+    with pytest.raises(AutosamError, match=r"reading: a worker process was killed.*--workers 1"):
+        map_cases(die, [1, 2], "reading", workers=2)
+
+
+def test_there_is_a_core() -> None:
+    assert available_cores() >= 1

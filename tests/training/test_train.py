@@ -1,0 +1,142 @@
+"""Training: deterministic, interruptible, and its results where they belong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autosam_net.errors import PlanError, UsageError
+from autosam_net.paths import Folders
+from autosam_net.training import train
+from autosam_net.training.run import ModelFolder, TrainingOptions, list_models
+from autosam_net.training.train import learning_rate, train_head, training_split
+from tests.support import Prepared
+
+
+@pytest.fixture
+def folders(prepared: Prepared, tmp_path: Path) -> Folders:
+    return replace(prepared.folders, results=tmp_path / "results")
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_fold_is_trained_and_its_folder_tells_everything(prepared: Prepared, folders: Folders) -> None:
+    folder = train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
+    assert folder == folders.results / prepared.dataset.name / "cnn" / "fold_0"
+    rows = list(csv.DictReader((folder / "training_log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert (folder / "progress.png").stat().st_size > 1000
+    manifest = json.loads((folder / "run.json").read_text())
+    assert manifest["iterations"] == 10
+    assert not set(manifest["trained_on"]) & set(manifest["held_out"])
+    (model,) = list_models(folders)
+    assert model.trained_folds() == ["0"]
+
+
+def test_training_lowers_the_loss(prepared: Prepared, folders: Folders) -> None:
+    folder = train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=6), folders)
+    losses = [float(row["loss"]) for row in csv.DictReader((folder / "training_log.csv").open())]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(prepared: Prepared, folders: Folders) -> None:
+    options = TrainingOptions()
+    first = weights(train_head(prepared.dataset, prepared.plan, "cnn", 1, options, folders))
+    again = replace(options, overwrite=True)
+    assert weights(train_head(prepared.dataset, prepared.plan, "cnn", 1, again, folders)) == first
+    other = replace(options, seed=1)
+    assert weights(train_head(prepared.dataset, prepared.plan, "cnn", 1, other, folders)) != first
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop_at", [3, 5, 8])
+def test_an_interrupted_training_continues_to_the_same_bytes(
+    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch, number: int, stop_at: int
+) -> None:
+    undisturbed = weights(train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders))
+    shutil.rmtree(folders.results)
+    plain_step = train._step
+
+    def step_and_signal(state, loss, rate):
+        plain_step(state, loss, rate)
+        if state.iteration == stop_at:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(train, "_step", step_and_signal)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
+    monkeypatch.setattr(train, "_step", plain_step)
+    folder = folders.results / prepared.dataset.name / "cnn" / "fold_0"
+    assert (folder / "checkpoint.safetensors").exists() and not (folder / "model.safetensors").exists()
+    train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(resume=True), folders)
+    assert weights(folder) == undisturbed
+    assert len(list(csv.DictReader((folder / "training_log.csv").open()))) == 2
+
+
+def test_an_earlier_training_is_never_lost_unasked(prepared: Prepared, folders: Folders) -> None:
+    folder = train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
+    before = weights(folder)
+    with pytest.raises(PlanError, match=r"was trained before. Give --continue .* or --overwrite"):
+        train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
+    train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(resume=True), folders)
+    assert weights(folder) == before
+
+
+def test_a_time_limit_shortens_the_training(
+    prepared: Prepared, folders: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    options = TrainingOptions(epochs=10_000, max_minutes=0.05)
+    folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
+    rows = list(csv.DictReader((folder / "training_log.csv").open()))
+    assert 1 <= len(rows) < 10_000
+    assert "the time limit allows" in caplog.text
+    assert float(rows[-1]["learning_rate"]) < float(rows[len(rows) // 2]["learning_rate"]) or len(rows) < 8
+
+
+def test_labelled_patients_are_drawn_by_seed_and_validation_stays(prepared: Prepared) -> None:
+    every = training_split(prepared.dataset, "0", TrainingOptions(), prepared.folders)
+    drawn = {
+        seed: training_split(prepared.dataset, "0", TrainingOptions(labelled=1, seed=seed), prepared.folders)
+        for seed in range(6)
+    }
+    for split in drawn.values():
+        assert split.val == every.val
+        assert len(split.train) == 1 and set(split.train) < set(every.train)
+    assert len({split.train for split in drawn.values()}) > 1
+    more = training_split(prepared.dataset, "0", TrainingOptions(labelled=3, seed=0), prepared.folders)
+    assert set(drawn[0].train) < set(more.train)
+
+
+def test_too_many_labelled_patients_and_unknown_folds_are_refused(prepared: Prepared, folders: Folders) -> None:
+    with pytest.raises(UsageError, match="--labelled 9: this fold trains on 4 patients"):
+        train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(labelled=9), folders)
+    with pytest.raises(UsageError, match="fold 7 does not exist; this data set has folds 0-4 and all"):
+        train_head(prepared.dataset, prepared.plan, "cnn", 7, folders=folders)
+    with pytest.raises(PlanError, match="no configuration 'cnnn'; did you mean 'cnn'"):
+        train_head(prepared.dataset, prepared.plan, "cnnn", 0, folders=folders)
+    assert not folders.results.exists()
+
+
+def test_names_of_runs() -> None:
+    assert TrainingOptions().run_name("vit") == "vit"
+    assert TrainingOptions(seed=2).run_name("vit") == "vit_seed2"
+    assert TrainingOptions(labelled=1).run_name("vit") == "vit_labelled1_seed0"
+    assert ModelFolder(Path("results/Dataset027_ACDC/vit")).name == "Dataset027_ACDC/vit"
+
+
+def test_the_schedule_warms_up_and_ends_at_zero() -> None:
+    rates = [learning_rate(iteration, 400, 1e-3) for iteration in range(400)]
+    assert rates[0] < rates[10] < max(rates) <= 1e-3
+    assert rates[-1] < 1e-6
+    assert rates[50:] == sorted(rates[50:], reverse=True)
