@@ -309,8 +309,8 @@ def _intensity_problems(case: CaseFiles, image: Volume) -> list[Problem]:
         bad = channel.size - int(np.count_nonzero(np.isfinite(channel)))
         if bad:
             file = case.images[min(index, len(case.images) - 1)]
-            found = f"{bad} voxel{'s' * (bad > 1)} that are NaN or infinite"
-            cure = "Replace them (by the background's intensity) or convert the case again."
+            found = f"NaN or infinity in {bad} voxel(s)"
+            cure = "Replace them by the background's value."
             problems.append(Problem(case.name, file, found, "finite intensities", cure))
     if not problems and all(map(_is_constant, image.array)):
         found = f"the one intensity {float(image.array.flat[0]):g} everywhere"

@@ -27,7 +27,7 @@ def estimate_costs(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> dict[s
     return {
         "preprocess": _preprocess(plan, fingerprint, probe.machine),
         "encode": _encode(plan, fingerprint, probe),
-        **{f"train:{name}": _train(plan, name, probe) for name in plan.configurations},
+        **{f"train:{name}": _train(plan, name, fingerprint, probe) for name in plan.configurations},
         "predict": _predict(plan, fingerprint, probe),
     }
 
@@ -59,10 +59,11 @@ def _encode(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
     return StepEstimate(rounded(seconds), rounded(passes * size / MIB), rounded(probe.memory_mib.get("encode", 0.0)))
 
 
-def _train(plan: Plan, name: str, probe: Probe) -> StepEstimate:
+def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
     configuration = plan.configurations[name]
+    inputs = training_share(sum(count_case_inputs(fingerprint, plan.preprocessing, plan.encoding).values()), plan.folds)
     recipe, step = probe.recipes[configuration.head], probe.seconds_per_iteration[configuration.head]
-    seconds = configuration.epochs * configuration.iterations * rounded(step)
+    seconds = configuration.epochs_for(inputs) * configuration.iterations * rounded(step)
     share = configuration.batch_size / recipe.batch_size
     return StepEstimate(rounded(seconds * share), 10.0, rounded(probe.memory_mib.get(configuration.head, 0.0)))
 

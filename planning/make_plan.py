@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import PLAN_VERSION, Encoding, Plan, Preprocessing
+from autosam_net.data.plan import PLAN_VERSION, Configuration, Encoding, Plan, Preprocessing
 from autosam_net.data.splits import detect_group_pattern, group_cases
 from autosam_net.encoders.catalog import ENCODERS
 from planning import rules
@@ -113,11 +113,13 @@ def decisions(plan: Plan) -> dict[str, str]:
         "precision": "by device",
         "folds": str(plan.folds),
         "views": f"up to {encoding.maximum_views}",
-        **{
-            f"head {name}": f"{entry.epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}"
-            for name, entry in plan.configurations.items()
-        },
+        **{f"head {name}": _in_words(entry) for name, entry in plan.configurations.items()},
     }
+
+
+def _in_words(entry: Configuration) -> str:
+    epochs = f"{entry.epochs}-{entry.maximum_epochs} epochs"
+    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}"
 
 
 def _pattern_of(dataset: DatasetSpec, groups: Mapping[str, str]) -> str | None:

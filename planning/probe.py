@@ -73,21 +73,21 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
     from autosam_net.heads.head import HEADS, HeadShape
 
     log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
-    encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
-    seconds = _time_encoder(encoder, machine)
-    memory = {"encode": _peak_memory_mib(machine.device)}
-    shape = HeadShape(labels.outputs, encoder.channels, encoder.stride, encoder.input_size)
-    times, recipes = {}, {}
-    for name in HEADS:
-        recipe: Recipe = HEADS.get(name).recipe
-        try:
-            with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
+        encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
+        seconds = _time_encoder(encoder, machine)
+        memory = {"encode": _peak_memory_mib(machine.device)}
+        shape = HeadShape(labels.outputs, encoder.channels, encoder.stride, encoder.input_size)
+        times, recipes = {}, {}
+        for name in HEADS:
+            recipe: Recipe = HEADS.get(name).recipe
+            try:
                 times[name] = _time_head(name, shape, recipe, encoder, labels, machine)
-        except WeightsError as error:
-            log.warning("no configuration for head %s: %s", name, error)
-            continue
-        memory[name] = _peak_memory_mib(machine.device)
-        recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
+            except WeightsError as error:
+                log.warning("no configuration for head %s: %s", name, error)
+                continue
+            memory[name] = _peak_memory_mib(machine.device)
+            recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
     return Probe(machine, seconds, times, memory, recipes)
 
 

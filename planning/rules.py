@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
-from autosam_net.data.plan import Configuration, Encoding, Normalization, Preprocessing, RgbSource
+from autosam_net.data.plan import (
+    REFERENCE_INPUTS,
+    Configuration,
+    Encoding,
+    Normalization,
+    Preprocessing,
+    RgbSource,
+)
 from autosam_net.data.splits import FOLDS
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
 from autosam_net.preprocessing.geometry import plane_shape
@@ -28,7 +35,6 @@ NEIGHBOUR_RATIO = 3.0  # nnU-Net's threshold of anisotropy: beyond it a neighbou
 PERCENT = (0.5, 99.5)
 CPU_ENCODER, GPU_ENCODER = "lite_medsam", "vit_b"
 GPU_ENCODER_MIB = 6 * 1024
-REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 MOST_EPOCHS = 4.0  # times a head's own number
 MAXIMUM_VIEWS = 6
 ENCODING_SECONDS = 15 * 60
@@ -301,7 +307,7 @@ def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, di
     budget = max(plain, min(in_time, on_disk), 1)
     planned = replace(encoding, maximum_views=MAXIMUM_VIEWS, slice_budget=budget)
     views = planned.views_for(plain)
-    limit = f"{in_time} passes of {_short(seconds)} s fit {ENCODING_SECONDS // 60} minutes"
+    limit = f"{in_time} passes of {seconds:.2g} s fit {ENCODING_SECONDS // 60} minutes"
     if on_disk < in_time:
         limit += f", {on_disk} embeddings of {size / MIB:.2g} MiB fit half of the free {disk_mib / 1024:.0f} GiB"
     reason = f"{limit}; a fold trains on {plain} inputs, so {views} of at most {MAXIMUM_VIEWS} views of each"
@@ -315,21 +321,21 @@ def training_share(count: int, folds: int) -> int:
 
 def choose_head(name: str, recipe: HeadRecipe, inputs: int) -> tuple[Configuration, str]:
     """Return how a head is trained on `inputs` encoder inputs: its own recipe, longer where there are more."""
-    factor = min(max(math.sqrt(inputs / REFERENCE_INPUTS), 1.0), MOST_EPOCHS)
     batch_size = max(1, min(recipe.batch_size, inputs))
     configuration = Configuration(
         head=name,
         settings=dict(recipe.settings),
         batch_size=batch_size,
-        epochs=round(recipe.epochs * factor),
+        epochs=recipe.epochs,
+        maximum_epochs=round(recipe.epochs * MOST_EPOCHS),
         iterations=recipe.iterations,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
     )
     return configuration, (
         f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "
-        f"rate {recipe.learning_rate:g}; epochs times {factor:.2f} for {inputs} training inputs (square root over "
-        f"{REFERENCE_INPUTS}, at most {MOST_EPOCHS:g})"
+        f"rate {recipe.learning_rate:g}; {configuration.epochs_for(inputs)} epochs for {inputs} training inputs (they "
+        f"grow with the square root over {REFERENCE_INPUTS} inputs, at most {MOST_EPOCHS:g}-fold)"
     )
 
 
@@ -374,10 +380,6 @@ def _round_down(value: float) -> int:
         return 0
     power = 10 ** max(math.floor(math.log10(value)) - 1, 0)
     return int(value // power * power)
-
-
-def _short(value: float) -> str:
-    return f"{float(f'{value:.1g}'):g}" if value < 1 else f"{value:.2g}"
 
 
 def _list(values: Iterable[float]) -> str:

@@ -108,7 +108,7 @@ def _check_configuration(configuration: Configuration, where: str) -> None:
     known: Mapping[str, float] = recipe.settings
     for key in configuration.settings:
         _known(key, known, f"{where}: settings")
-    for key in ("batch_size", "epochs", "iterations"):
+    for key in ("batch_size", "epochs", "maximum_epochs", "iterations"):
         value = getattr(configuration, key)
         _demand(value >= 1, f"{where}: {key}", value, "1 or more")
     rate, decay = configuration.learning_rate, configuration.weight_decay

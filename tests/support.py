@@ -68,7 +68,7 @@ class Prepared:
 
 def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
     """Return a plan for the phantom and the tiny encoder: 64 px inputs that need tiling of 96 px slices."""
-    recipe = {"batch_size": 4, "epochs": 2, "iterations": 5, "learning_rate": 1e-2, "weight_decay": 1e-2}
+    recipe = {"batch_size": 4, "epochs": 2, "maximum_epochs": 8, "iterations": 5, "learning_rate": 1e-2, "weight_decay": 1e-2}
     rgb = (RgbSource(0), RgbSource(0), RgbSource(0))
     return Plan(
         version=PLAN_VERSION,

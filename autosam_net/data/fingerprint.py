@@ -36,7 +36,8 @@ class ClassStats:
         volume_mm3: of all its voxels.
         components: number of connected components (full connectivity).
         largest_component_mm3: volume of the largest.
-        component_extent_mm: bounding box of the median-sized component along (Z, Y, X).
+        component_extent_mm: bounding box along (Z, Y, X) of the typical component: ordered by size, the one that holds
+            the median voxel.
         slices: number of positions along (Z, Y, X) at which it is present.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from autosam_net.jsonio import canonical, load
 from autosam_net.registry import suggest
 
 PLAN_VERSION = 1
+REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Configuration:
     Attributes:
         head: in the registry of heads.
         settings: the head's own settings.
-        epochs: each of `iterations` batches of `batch_size` slices.
+        epochs: for up to 100 training inputs, each of `iterations` batches of `batch_size` inputs.
+        maximum_epochs: more inputs are trained on longer, with the square root of their number, up to this.
         learning_rate: highest value of the one-cycle schedule of AdamW.
     """
 
@@ -102,9 +105,15 @@ class Configuration:
     settings: Mapping[str, float]
     batch_size: int
     epochs: int
+    maximum_epochs: int
     iterations: int
     learning_rate: float
     weight_decay: float
+
+    def epochs_for(self, inputs: int) -> int:
+        """Return the number of epochs for a training set of `inputs` encoder inputs (one view of each counted)."""
+        longer = self.epochs * math.sqrt(max(1.0, inputs / REFERENCE_INPUTS))
+        return min(round(longer), max(self.epochs, self.maximum_epochs))
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,20 @@ GROUPS = 8  # of the norms after convolutions
 
 @HEADS.register("cnn")
 class CnnHead(nn.Module):
-    """Two up-sampling stages to four times the embedding's resolution, then bilinear to the input's (0.1 M parameters).
+    """Convolutions at the embedding's resolution and at twice that, then bilinear to the input's (0.18 M parameters).
 
-    Convolutions of 3x3 stop at twice the embedding's resolution. The second stage is a transposed convolution to a
-    quarter of the width and a 1x1: one more 3x3 there makes a training step on a CPU more than twice as long.
+    Every convolution is normalised and none ends in a plain ReLU: with foreground in 2 % of the pixels, a narrow last
+    layer of ReLUs dies in the first steps, while all that is asked for is background.
 
     Settings:
-        width: channels, a multiple of 8.
+        width: channels at the embedding's resolution, a multiple of 16; half of that at twice the resolution.
         dropout: of whole channels of the embedding, the augmentation that a cached embedding allows.
     """
 
     recipe: ClassVar[Recipe] = Recipe(
-        settings={"width": 64.0, "dropout": 0.1},
+        settings={"width": 64.0, "dropout": 0.3},
         batch_size=8,
-        epochs=12,
+        epochs=8,
         iterations=50,
         learning_rate=2e-3,
         weight_decay=1e-2,
@@ -37,25 +37,25 @@ class CnnHead(nn.Module):
     def __init__(self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         width = int(settings["width"])
-        if width <= 0 or width != settings["width"] or width % GROUPS:
-            raise PlanError(f"head 'cnn': width is {settings['width']:g}, expected a multiple of {GROUPS}; correct it.")
+        if width <= 0 or width != settings["width"] or width % (2 * GROUPS):
+            raise PlanError(
+                f"head 'cnn': width is {settings['width']:g}, expected a multiple of {2 * GROUPS}; correct it."
+            )
         self.size = shape.input_size
         self.norm = nn.Sequential(nn.GroupNorm(32, shape.channels), nn.Dropout2d(settings["dropout"]))
-        self.coarse = nn.Sequential(_block(shape.channels, width, kernel=1), _block(width, width))
-        self.fine = _block(width, width)
-        self.finest = nn.Sequential(nn.ConvTranspose2d(width, width // 4, 2, 2), nn.ReLU())
-        self.classify = nn.Conv2d(width // 4, shape.outputs, 1)
+        self.coarse = _block(shape.channels, width)
+        self.fine = nn.Sequential(_block(width, width // 2), _block(width // 2, width // 2))
+        self.classify = nn.Conv2d(width // 2, shape.outputs, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
         features = self.coarse(self.norm(embedding))  # (B, width, grid, grid)
-        features = self.fine(enlarge(features, 2 * features.shape[-1]))
-        logits = self.classify(self.finest(features))  # (B, outputs, 4 grid, 4 grid)
-        return enlarge(logits, self.size)
+        features = self.fine(enlarge(features, 2 * features.shape[-1]))  # (B, width / 2, 2 grid, 2 grid)
+        return enlarge(self.classify(features), self.size)
 
 
-def _block(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         nn.GroupNorm(GROUPS, outputs),
-        nn.ReLU(),
+        nn.GELU(),
     )

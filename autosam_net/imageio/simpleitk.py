@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 NIFTI_HEADER = 352  # bytes up to the first voxel
+NIFTI_FLOATS = {16: "f4", 64: "f8"}  # codes of the datatypes that can hold NaN
 BLOCK = 1 << 20
 
 
@@ -102,13 +103,31 @@ def check_integrity(path: Path) -> None:
 
 
 def _check_nifti(path: Path) -> None:
-    compressed = path.name.lower().endswith(".gz")
-    with gzip.open(path) if compressed else path.open("rb") as file:
+    """Read a NIfTI file through, since ITK would take a short one as it is and turn NaN and infinities into 0."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         header = file.read(NIFTI_HEADER)
         expected = _nifti_bytes(header)
-        found = len(header) + sum(len(block) for block in iter(lambda: file.read(BLOCK), b""))
+        found, not_finite = len(header), 0
+        number = _nifti_float(header)
+        for block in iter(lambda: file.read(BLOCK), b""):
+            found += len(block)
+            if number is not None:
+                not_finite += int((~np.isfinite(np.frombuffer(block, number, len(block) // number.itemsize))).sum())
     if found < expected:
         raise EOFError(f"the header announces {expected} bytes, found {found}")
+    if not_finite:
+        raise ImageFileError(
+            f"{path}: has NaN or infinity in {not_finite} voxel(s), expected finite values. "
+            "Replace them by the background's value."
+        )
+
+
+def _nifti_float(header: bytes) -> np.dtype[np.floating] | None:
+    """Return the number type of voxels that can be NaN and that follow the header at once; None for others."""
+    order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
+    kind = NIFTI_FLOATS.get(struct.unpack_from(order + "h", header, 70)[0])
+    offset = struct.unpack_from(order + "f", header, 108)[0]
+    return np.dtype(order + kind) if kind is not None and offset == NIFTI_HEADER else None
 
 
 def _nifti_bytes(header: bytes) -> int:

@@ -66,11 +66,13 @@ def train_head(
         return folder
     source = EncoderSource(plan.encoding, options.device)
     records = [load_record(cases_folder(dataset, folders) / case).properties for case in split.train]
-    views = plan.encoding.views_for(sum(count_inputs(case.shape, plan.encoding) for case in records))
+    inputs = sum(count_inputs(case.shape, plan.encoding) for case in records)
+    views = plan.encoding.views_for(inputs)
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     encoded = time.monotonic()
     state = _initial_state(plan, settings, source, options)
+    state.epochs = options.epochs or settings.epochs_for(inputs)
     if options.resume and (folder / "checkpoint.safetensors").exists():
         restore_checkpoint(folder / "checkpoint.safetensors", state)
         state.epochs = options.epochs or state.epochs
@@ -173,8 +175,7 @@ def _initial_state(
     shape = head_shape(plan)
     head = build_head(settings.head, shape, settings.settings, source.encoder.mask_decoder_weights).to(options.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    epochs = options.epochs or settings.epochs
-    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
+    return TrainingState(head, optimizer, iteration=0, epochs=0, log=[], seconds=0.0, sums={})
 
 
 def head_shape(plan: Plan) -> HeadShape:

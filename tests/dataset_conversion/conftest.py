@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,12 +23,3 @@ def save_volume() -> Save:
         return path
 
     return save
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """Return the folder of real data, or skip."""
-    folder = Path(os.environ.get("AUTOSAM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data in {folder}; set AUTOSAM_TEST_DATA to its folder")
-    return folder

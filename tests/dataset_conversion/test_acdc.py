@@ -3,6 +3,7 @@ import pytest
 from autosam_net.data.dataset import read_dataset, training_cases
 from autosam_net.data.splits import group_cases
 from dataset_conversion.acdc import main
+from tests.support import real_data
 
 
 @pytest.fixture
@@ -83,8 +84,8 @@ def test_second_conversion_is_refused(tmp_path, download, capsys):
     assert main([*arguments, "--overwrite"]) == 0
 
 
-def test_real_download(tmp_path, real_data):
-    assert main(["-i", str(real_data / "ACDC"), "--root", str(tmp_path)]) == 0
+def test_real_download(tmp_path):
+    assert main(["-i", str(real_data("ACDC")), "--root", str(tmp_path)]) == 0
     dataset = read_dataset(tmp_path / "raw" / "Dataset027_ACDC")
     names = [case.name for case in training_cases(dataset)]
     assert len(names) == dataset.num_training == 200

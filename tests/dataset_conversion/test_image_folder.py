@@ -8,6 +8,7 @@ from autosam_net.data.dataset import read_dataset, training_cases
 from autosam_net.data.splits import group_cases
 from autosam_net.imageio import read_image, read_label
 from dataset_conversion.image_folder import main, number_colours
+from tests.support import real_data
 
 SHAPE = (12, 10)
 
@@ -199,7 +200,6 @@ def test_empty_masks(pair, capsys):
 
 
 def test_photographs_are_no_masks(pair, capsys):
-    assert "different values" in refused(pair, capsys, masks="images")
     shutil.copytree(pair / "images", pair / "others")
     assert "different values" in refused(pair, capsys, masks="others")
 
@@ -218,7 +218,7 @@ def test_several_pages(pair, capsys):
 
 def test_damaged_mask(pair, capsys):
     path = pair / "masks" / "a.png"
-    path.write_bytes(path.read_bytes()[:60])
+    path.write_bytes(path.read_bytes()[:45])
     assert "a.png: cannot be read, the file is truncated or damaged" in refused(pair, capsys)
 
 
@@ -228,10 +228,11 @@ def test_values_that_name_classes_stay_though_one_is_absent():
     assert number_colours(colours, None)[(3, 3, 3)] == 2
 
 
-def test_real_ultrasound(tmp_path, real_data):
+def test_real_ultrasound(tmp_path):
+    source = real_data("HC18", "training_set")
     folder = tmp_path / "few"
     folder.mkdir()
-    for path in sorted((real_data / "HC18" / "training_set").glob("00*_HC*.png")):
+    for path in sorted(source.glob("00*_HC*.png")):
         shutil.copy(path, folder)
     assert convert(tmp_path, images="few", masks="few") == 0
     assert converted(tmp_path).num_training == 10

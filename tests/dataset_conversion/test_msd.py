@@ -6,6 +6,7 @@ import pytest
 from autosam_net.data.dataset import read_dataset, training_cases
 from autosam_net.imageio import read_case
 from dataset_conversion.msd import main
+from tests.support import real_data
 
 
 def write_task(folder, save_volume, modalities=("MRI",), cases=("heart_1", "heart_2"), tests=("heart_9",)):
@@ -111,8 +112,8 @@ def test_wrong_number_of_channels(tmp_path, save_volume, capsys):
     assert "has size 8 x 8 x 3 x 3, expected a fourth axis of 2 channels (T2, ADC)" in refused(tmp_path, task, capsys)
 
 
-def test_real_task(tmp_path, real_data):
-    assert main(["-i", str(real_data / "Task04_Hippocampus"), "--root", str(tmp_path)]) == 0
+def test_real_task(tmp_path):
+    assert main(["-i", str(real_data("Task04_Hippocampus")), "--root", str(tmp_path)]) == 0
     dataset = read_dataset(tmp_path / "raw" / "Dataset004_Hippocampus")
     assert dataset.num_training == len(training_cases(dataset)) == 130
     assert tuple(dataset.labels.targets) == ("Anterior", "Posterior")

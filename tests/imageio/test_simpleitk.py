@@ -1,5 +1,4 @@
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,7 @@ import SimpleITK as sitk
 from autosam_net.data.volume import Geometry
 from autosam_net.errors import ImageFileError
 from autosam_net.imageio import read_image, read_label, write_label
-
-REAL = Path(os.environ.get("AUTOSAM_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+from tests.support import real_data
 
 
 @pytest.fixture
@@ -116,9 +114,7 @@ def test_two_channels_are_no_label(tmp_path, image):
 
 
 def test_real_volume_round_trip(tmp_path, capfd):
-    source = REAL / "ACDC" / "training" / "patient001"
-    if not source.is_dir():
-        pytest.skip(f"no real data in {REAL}; set AUTOSAM_TEST_DATA to its folder")
+    source = real_data("ACDC", "training", "patient001")
     label = read_label(source / "patient001_frame01_gt.nii.gz")
     assert label.array.shape[0] == 1
     assert set(np.unique(label.array)) == {0, 1, 2, 3}

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planning.estimate_costs import estimate_costs, rounded
+from planning.make_plan import make_plan
+from tests.planning.figures import case, dataset, fingerprint, probe
+
+
+def figures(count: int) -> object:
+    return fingerprint(*(case(f"{index:03}", (10, 128, 128), (8.0, 2.0, 2.0)) for index in range(count)))
+
+
+def test_costs_grow_with_the_data() -> None:
+    few, many = (make_plan(dataset(), figures(count), probe()).estimates for count in (10, 100))
+    for step in ("preprocess", "encode", "train:cnn"):
+        assert many[step].seconds > few[step].seconds
+    assert many["encode"].disk_mib > few["encode"].disk_mib
+    assert many["predict"] == few["predict"]
+
+
+def test_the_encoder_runs_once_for_every_view() -> None:
+    plan = make_plan(dataset(), figures(10), probe(seconds=0.5))
+    found = estimate_costs(plan, figures(10), probe(seconds=0.5))["encode"]
+    assert found.seconds == rounded((80 * 6 + 20) * 0.5)
+    plain = replace(plan, encoding=replace(plan.encoding, maximum_views=1))
+    assert estimate_costs(plain, figures(10), probe(seconds=0.5))["encode"].seconds == 50.0
+
+
+def test_training_follows_an_edited_configuration() -> None:
+    plan = make_plan(dataset(), figures(10), probe())
+    longer = replace(plan.configurations["cnn"], epochs=100, batch_size=16)
+    edited = replace(plan, configurations={"cnn_long": longer})
+    cost = estimate_costs(edited, figures(10), probe())["train:cnn_long"]
+    assert cost.seconds == pytest.approx(100 * 50 * 0.4 * 2, rel=0.05)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.2345, 1.2), (0.0123, 0.012), (98765.0, 99000.0), (0.0, 0.0)])
+def test_two_digits(value: float, expected: float) -> None:
+    assert rounded(value) == expected

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import Encoding, RgbSource
+from autosam_net.errors import WeightsError
+from planning.machine import free_memory_mib
+from planning.probe import probe_machine, probe_speed
+from tests.support import TINY
+
+LABELS = LabelSet({"background": 0, "organ": 1})
+
+
+def encoding(weights: Path) -> Encoding:
+    return Encoding(TINY, str(weights), 64, 0.25, (RgbSource(0),) * 3, maximum_views=1, slice_budget=1)
+
+
+def test_the_machine_is_described(tmp_path: Path) -> None:
+    machine = probe_machine("cpu", tmp_path / "not" / "there" / "yet")
+    assert machine.cores >= 1
+    assert machine.disk_mib > 0
+    assert machine.gpu_memory_mib == 0
+    assert not machine.has_gpu
+    assert not (tmp_path / "not").exists()
+
+
+def test_encoder_and_heads_are_timed(tmp_path: Path, tiny_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = torch.get_rng_state()
+    probe = probe_speed(probe_machine("cpu", tmp_path), encoding(tiny_weights), LABELS)
+    assert 0 < probe.seconds_per_input < 5
+    assert {"cnn", "linear"} <= set(probe.recipes)
+    assert set(probe.recipes) == set(probe.seconds_per_iteration) == set(probe.memory_mib) - {"encode"}
+    assert all(seconds > 0 for seconds in probe.seconds_per_iteration.values())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "vit" not in probe.recipes  # the tiny checkpoint has no mask decoder
+    assert "no configuration for head vit" in caplog.text
+
+
+def test_missing_weights_are_an_error_of_planning(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        probe_speed(probe_machine("cpu", tmp_path), encoding(tmp_path / "none.pth"), LABELS)
+
+
+def test_free_memory_is_known_or_zero() -> None:
+    assert 0 <= free_memory_mib() < 1e8
