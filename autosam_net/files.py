@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PREFIX = ".writing-"
+DAY = 24 * 3600  # seconds after which another machine is taken to write no longer
+RACES = 10  # other processes that may put the same folder in place at the same moment
 
 
 @contextmanager
@@ -17,9 +24,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     On an error the temporary file is removed and what was at `path` before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        temporary = Path(folder) / path.name
+    with _writing_place(path) as place:
+        temporary = place / path.name
         yield temporary
         os.replace(temporary, path)
 
@@ -27,20 +33,56 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes the place of `path` on success."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as parent:
-        temporary = Path(parent) / path.name
+    with _writing_place(path) as place:
+        temporary = place / path.name
         temporary.mkdir()
         yield temporary
-        if path.exists():
-            os.replace(path, Path(parent) / "replaced")
-        os.replace(temporary, path)
+        _put_folder(temporary, path, place)
+
+
+@contextmanager
+def _writing_place(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` whose name says who writes in it, for `remove_leftovers`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{PREFIX}{platform.node()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
+        yield Path(folder)
+
+
+def _put_folder(new: Path, path: Path, place: Path) -> None:
+    """Rename `new` to `path`; what is there goes to `place`. A folder cannot be replaced in one step as a file can."""
+    for race in range(RACES):
+        with suppress(FileNotFoundError):
+            os.replace(path, place / f"replaced-{race}")
+        try:
+            os.replace(new, path)
+        except OSError:
+            if not path.is_dir() or race == RACES - 1:
+                raise
+        else:
+            return
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left half-written directly in `folder`."""
-    for leftover in folder.glob(".writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Remove what killed runs left half-written directly in `folder`; what may still be written to stays."""
+    for leftover in folder.glob(f"{PREFIX}*"):
+        if not _has_a_writer(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _has_a_writer(leftover: Path) -> bool:
+    named = re.fullmatch(rf"{re.escape(PREFIX)}(.*)-(\d+)-\w+", leftover.name)
+    if named is None:
+        return False
+    if named[1] != platform.node() or os.name == "nt":  # where nothing is known of the process
+        return leftover.exists() and time.time() - leftover.stat().st_mtime < DAY
+    try:
+        os.kill(int(named[2]), 0)  # sends nothing, only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's process
+    return True
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from autosam_net.errors import AutosamError
+from autosam_net.plugins import with_plugins
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,7 +56,8 @@ def map_cases(
 
     try:
         with joblib.Parallel(n_jobs=workers, return_as="generator") as pool:
-            results = pool(joblib.delayed(function)(item) for item in items)
+            call = joblib.delayed(with_plugins(function))
+            results = pool(call(item) for item in items)
             return list(progress(results, description, len(items)))
     except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
         raise AutosamError(

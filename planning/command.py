@@ -6,19 +6,21 @@ import argparse
 import functools
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
 from autosam_net.errors import UsageError
+from autosam_net.paths import find_folders
 
 if TYPE_CHECKING:
     from autosam_net.data.dataset import DatasetSpec
     from autosam_net.data.fingerprint import Fingerprint
     from autosam_net.data.plan import Plan
     from autosam_net.paths import Folders
+    from planning.settle_plan import PlanRequest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,13 +66,15 @@ def _plan_all(arguments: argparse.Namespace) -> None:
 
 def _plan_one(job: _Job) -> None:
     from planning.extract_fingerprint import extract_fingerprint
+    from planning.settle_plan import PlanRequest
 
     print(f"{job.dataset.name}: {job.dataset.folder}", flush=True)
     fingerprint = extract_fingerprint(job.dataset, job.folders, job.arguments.workers)
     print(f"checked: {len(fingerprint.cases)} cases, no problem", flush=True)
     if job.arguments.check_only:
         return
-    plan = _settle(job, fingerprint)
+    request = PlanRequest(job.arguments.encoder, job.arguments.weights, job.arguments.replan)
+    plan = plan_dataset(job.dataset, fingerprint, job.folders, request, lambda: device_of(job.arguments))
     _show(plan)
     if job.arguments.plan_only:
         print(f"plan: {job.folder / 'plan.json'}")
@@ -81,21 +85,36 @@ def _plan_one(job: _Job) -> None:
     print(f"preprocessed: {len(cases)} cases in {job.folder}")
 
 
-def _settle(job: _Job, fingerprint: Fingerprint) -> Plan:
+def plan_dataset(
+    dataset: DatasetSpec,
+    fingerprint: Fingerprint,
+    folders: Folders | None = None,
+    request: PlanRequest | None = None,
+    find_device: Callable[[], str] = lambda: "cpu",
+) -> Plan:
+    """Write plan.json and splits_final.json, or keep those that hold, and return the plan.
+
+    Args:
+        find_device: returns the device to plan for, as torch names it; called only where a new plan is made.
+
+    Raises:
+        PlanError: a plan or split edited by hand has a wrong value, or there is one patient only.
+        WeightsError: the encoder's weights are missing.
+    """
     from autosam_net.data.splits import make_splits
     from planning.settle_plan import PlanRequest, settle_plan
     from planning.settle_splits import given_splits, settle_splits
 
-    arguments = job.arguments
-    given = given_splits(job.dataset, fingerprint.groups, job.folders)
+    folders, request = folders or find_folders(), request or PlanRequest()
+    folder = folders.preprocessed / dataset.name
+    given = given_splits(dataset, fingerprint.groups, folders)
     if given is None:
         make_splits(fingerprint.groups)  # refuses a single group before anything is measured or written
     folds = None if given is None else len(given)
-    request = PlanRequest(arguments.encoder, arguments.weights, arguments.replan)
-    make = functools.partial(new_plan, job.dataset, fingerprint, job.folder, request.encoder, request.weights, folds)
-    plan = settle_plan(job.dataset, fingerprint, folds, job.folder, request, lambda: make(device=device_of(arguments)))
-    settle_splits(job.folder, given, fingerprint.groups, plan.folds)
-    _copy_if_changed(job.dataset.folder / "dataset.json", job.folder / "dataset.json")
+    make = functools.partial(new_plan, dataset, fingerprint, folder, request.encoder, request.weights, folds)
+    plan = settle_plan(dataset, fingerprint, folds, folder, request, lambda: make(device=find_device()))
+    settle_splits(folder, given, fingerprint.groups, plan.folds)
+    _copy_if_changed(dataset.folder / "dataset.json", folder / "dataset.json")
     return plan
 
 

@@ -1,4 +1,4 @@
-"""Helpers of many tests: the real data, a small random encoder, and a plan for it."""
+"""Helpers of many tests: the real data, files and folders, a small random encoder, and a plan for it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import SimpleITK as sitk
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autosam_net.data.dataset import DatasetSpec
@@ -36,6 +39,35 @@ def real_data(*parts: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found: {folder} (set AUTOSAM_TEST_DATA)")
     return folder.resolve()
+
+
+def write_nifti(
+    path: Path,
+    array: NDArray[Any],
+    spacing: tuple[float, ...] = (5.0, 1.0, 1.0),
+    origin: tuple[float, ...] = (0.0, 0.0, 0.0),
+) -> None:
+    """Write an array `(Z, Y, X)` with its spacing in the same order."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing[::-1])
+    image.SetOrigin(origin)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes] | None]:
+    """Return everything below a folder: time and content of each file, None for a folder."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line on stderr, progress bars left out."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if "case/s" not in line and line]
+    assert len(lines) == 1, lines
+    return lines[0]
 
 
 class TinyNetwork(nn.Module):
@@ -68,7 +100,14 @@ class Prepared:
 
 def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
     """Return a plan for the phantom and the tiny encoder: 64 px inputs that need tiling of 96 px slices."""
-    recipe = {"batch_size": 4, "epochs": 2, "maximum_epochs": 8, "iterations": 5, "learning_rate": 1e-2, "weight_decay": 1e-2}
+    recipe = {
+        "batch_size": 4,
+        "epochs": 2,
+        "maximum_epochs": 8,
+        "iterations": 5,
+        "learning_rate": 1e-2,
+        "weight_decay": 1e-2,
+    }
     rgb = (RgbSource(0), RgbSource(0), RgbSource(0))
     return Plan(
         version=PLAN_VERSION,

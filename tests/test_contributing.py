@@ -38,7 +38,7 @@ def test_an_example_is_a_plugin(registry: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(example, encoding="utf-8")
     program = (
         "import pathlib, sys\n"
-        "from autosam_net.commands.cli import load_plugins\n"
+        "from autosam_net.plugins import load_plugins\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         f"load_plugins([folder / 'mine.py'])\n{USES[registry]}"
     )  # in a process of its own, so that no other test meets the example in the registry

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,11 +51,48 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+KILLED = """
+import os, pathlib, sys
+from autosam_net.files import atomic_folder
+with atomic_folder(pathlib.Path(sys.argv[1])) as temporary:
+    (temporary / "half").touch()
+    os._exit(9)
+"""
+
+
 def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".writing-abc" / "case").mkdir(parents=True)
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed"], check=False)
+    (tmp_path / ".writing-elsewhere-1-abc").mkdir()
+    os.utime(tmp_path / ".writing-elsewhere-1-abc", (0, 0))
     (tmp_path / "case").mkdir()
+    assert len(list(tmp_path.glob(".writing-*"))) == 2
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_what_is_being_written_is_no_leftover(tmp_path: Path) -> None:
+    (tmp_path / ".writing-elsewhere-1-abc").mkdir()
+    with atomic_folder(tmp_path / "case") as temporary:
+        remove_leftovers(tmp_path)
+        (temporary / "whole").touch()
+    assert (tmp_path / "case" / "whole").is_file()
+    assert (tmp_path / ".writing-elsewhere-1-abc").is_dir()  # of another machine, and young
+
+
+def test_the_last_of_two_writers_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, plain_replace, rivals = tmp_path / "case", os.replace, ["rival"]
+
+    def replace_with_a_rival(source: Path, destination: Path) -> None:
+        if destination == target and rivals:
+            target.mkdir()
+            (target / rivals.pop()).touch()
+        plain_replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace_with_a_rival)
+    with atomic_folder(target) as temporary:
+        (temporary / "mine").touch()
+    assert [path.name for path in target.iterdir()] == ["mine"]
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_checksums(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def _look_after(arguments: argparse.Namespace) -> None:
 
     preprocessed = folders_of(arguments).preprocessed
     if arguments.dataset is not None:
-        names = [dataset_folder_name(arguments.dataset, preprocessed)]
+        cure = "Run autosam_plan_and_preprocess first, or point --root or autosam_preprocessed to the right folder."
+        names = [dataset_folder_name(arguments.dataset, preprocessed, cure)]
     else:
         names = list_datasets(preprocessed)
     action = {"list": _list, "verify": _verify, "prune": _prune}[arguments.action]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.errors import UsageError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +19,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _encode(arguments: argparse.Namespace) -> None:
+    if arguments.views < 1:
+        raise UsageError(f"--views {arguments.views}: give 1 or more")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.data.plan import load_plan
     from autosam_net.embedding.embed import embed_dataset, embeddings_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
-from autosam_net.errors import ModelError
+from autosam_net.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from autosam_net.training.run import ModelFolder
@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    if arguments.output.is_file():
+        raise UsageError(f"-o {arguments.output}: is a file. Give the folder that the label maps shall lie in.")
     models = _models(arguments)
     from autosam_net.inference.model import load_model_folders
 
@@ -43,11 +45,12 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _models(arguments: argparse.Namespace) -> list[ModelFolder]:
-    from autosam_net.data.dataset import dataset_folder_name
-    from autosam_net.inference.model import choose_models
+    from autosam_net.inference.model import choose_models, models_of
     from autosam_net.training.run import ModelFolder, list_models
 
     if arguments.model is not None:
+        if arguments.dataset is not None or arguments.configuration is not None:
+            raise UsageError(f"-m {arguments.model}: names the model already. Leave -d and -c out.")
         model = ModelFolder(arguments.model)
         if not model.trained_folds():
             raise ModelError(
@@ -55,11 +58,8 @@ def _models(arguments: argparse.Namespace) -> list[ModelFolder]:
             )
         return [model]
     folders = folders_of(arguments)
-    models = list(list_models(folders))
-    if arguments.dataset is not None:
-        name = dataset_folder_name(arguments.dataset, folders.results)
-        models = [model for model in models if model.path.parent.name == name]
-    elif len({model.path.parent for model in models}) > 1:
+    models = list(list_models(folders)) if arguments.dataset is None else models_of(arguments.dataset, folders)
+    if len({model.path.parent for model in models}) > 1:
         listed = ", ".join(model.name for model in models)
         raise ModelError(
             f"{folders.results}: several models are trained: {listed}. Choose with -d and -c, or -m FOLDER."

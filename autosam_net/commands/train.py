@@ -46,7 +46,7 @@ def _train(arguments: argparse.Namespace) -> None:
     for name in ("epochs", "max_minutes", "labelled"):
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
-    from autosam_net.data.dataset import find_dataset
+    from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.plan import load_plan
     from autosam_net.data.splits import load_splits, select_fold
 
@@ -58,7 +58,7 @@ def _train(arguments: argparse.Namespace) -> None:
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)
     for fold in folds:
-        select_fold(splits, fold)
+        label_files(dataset, select_fold(splits, fold).val)  # names a missing one before hours of training
     job = _Job(dataset, plan, arguments.configuration, _options(arguments), folders)
     for fold in folds:
         _train_fold(job, fold)

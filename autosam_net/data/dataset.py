@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,19 @@ def find_dataset(identifier: int | str, folders: Folders | None = None) -> Datas
         DatasetError: there is none, or more than one; the message lists what the raw folder holds.
     """
     raw = (folders or find_folders()).raw
-    return read_dataset(raw / dataset_folder_name(identifier, raw))
+    cure = "Convert your data first, or point --root or autosam_raw to the folder that holds it."
+    return read_dataset(raw / dataset_folder_name(identifier, raw, cure))
 
 
-def dataset_folder_name(identifier: int | str, folder: Path) -> str:
-    """Return the name of the one `DatasetNNN_...` in `folder` that `identifier` (number or name) means."""
+def dataset_folder_name(identifier: int | str, folder: Path, cure: str) -> str:
+    """Return the name of the one `DatasetNNN_...` in `folder` that `identifier` (number or name) means.
+
+    Args:
+        cure: what to do where there is none; a sentence for the error.
+
+    Raises:
+        DatasetError: there is none, or more than one.
+    """
     known = list_datasets(folder)
     text = str(identifier)
     fitting = [n for n in known if n == text or (text.isdigit() and int(n[7:10]) == int(text))]
@@ -112,10 +120,8 @@ def dataset_folder_name(identifier: int | str, folder: Path) -> str:
         return fitting[0]
     if fitting:
         raise DatasetError(f"{folder}: data set {text} could be {' or '.join(fitting)}. Give the whole name.")
-    raise DatasetError(
-        f"{folder}: no data set {text}; {suggest(text, known)}. "
-        "Convert your data first, or point --root or autosam_raw to the folder that holds it."
-    )
+    hint = suggest(text, known)
+    raise DatasetError(f"{folder}: no data set {text}; {hint}{'' if hint.endswith('?') else '.'} {cure}")
 
 
 def list_datasets(folder: Path) -> list[str]:
@@ -138,6 +144,23 @@ def training_cases(dataset: DatasetSpec) -> list[CaseFiles]:
     labels = {path.name.removesuffix(dataset.file_ending): path for path in _files(dataset, "labelsTr")}
     names = sorted({*images, *labels})
     return [CaseFiles(name, images.get(name, ()), labels.get(name)) for name in names]
+
+
+def label_files(dataset: DatasetSpec, names: Sequence[str]) -> dict[str, Path]:
+    """Return case -> label file of the cases called `names`.
+
+    Raises:
+        DatasetError: a case has no label file (any more).
+    """
+    labels = {case.name: case.label for case in training_cases(dataset)}
+    found = {name: label for name in names if (label := labels.get(name)) is not None and label.is_file()}
+    for name in names:
+        if name not in found:
+            raise DatasetError(
+                f"{name}: no label file in {dataset.folder / 'labelsTr'}. Put it back, or run "
+                "autosam_plan_and_preprocess again, which makes new folds of the cases there are."
+            )
+    return found
 
 
 def group_by_case(folder: Path, file_ending: str) -> dict[str, tuple[Path, ...]]:

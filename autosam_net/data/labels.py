@@ -66,13 +66,6 @@ class LabelSet:
         """Return the number of channels of a head: one a region, or background and one a class."""
         return len(self.targets) + (0 if self.has_regions else 1)
 
-    def activate(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return probabilities: sigmoid for regions, else softmax, over axis 0 of `(outputs, ...)`."""
-        if self.has_regions:
-            return 1.0 / (1.0 + np.exp(-logits))
-        exponentials = np.exp(logits - logits.max(axis=0, keepdims=True))
-        return exponentials / exponentials.sum(axis=0, keepdims=True)
-
     def decode(self, probabilities: NDArray[np.floating]) -> NDArray[np.integer]:
         """Return the label map `(...)` of the probabilities `(outputs, ...)`.
 

@@ -1,13 +1,14 @@
 """Embeddings on disk: one folder a case and view, written whole, verified before use.
 
 embeddings/<encoder>_<size>_<settings>/<case>/view_00/
-    embedding.npy    (N, C, h, w) float16, memory-mapped when read
+    embedding.npy    (N, C, h, w) float16, of which single rows are read
     labels.npy       (N, S, S) label values of the same (possibly augmented) inputs
     entry.json       the key and the sha256 of the two arrays
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from autosam_net.embedding.key import EmbeddingKey
 from autosam_net.errors import AutosamError, CacheError
-from autosam_net.files import atomic_folder, sha256_of_files
+from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files
 from autosam_net.jsonio import load, write_json
 
 ARRAYS = ("embedding.npy", "labels.npy")
@@ -39,18 +40,52 @@ class EntryRecord:
 
 
 @dataclass(frozen=True)
+class ArrayFile:
+    """An array in a .npy file, read row by row and never kept open.
+
+    A memory map would hold a file descriptor. A process may have as few as 1024, a data set thousands of views.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    offset: int
+
+    @classmethod
+    def open(cls, path: Path) -> ArrayFile:
+        """Return the array in a file; nothing but its header is read."""
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        return cls(path, mapped.shape, mapped.dtype, mapped.offset)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all rows."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def row(self, index: int) -> NDArray[np.generic]:
+        """Return one row, `shape[1:]`."""
+        count = math.prod(self.shape[1:])
+        offset = self.offset + index * count * self.dtype.itemsize
+        return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(self.shape[1:])
+
+    def rows(self, indices: Iterable[int]) -> NDArray[np.generic]:
+        """Return the rows with these numbers, `(len(indices), *shape[1:])`."""
+        return np.stack([self.row(index) for index in indices])
+
+
+@dataclass(frozen=True)
 class CachedEmbedding:
     """One view of one case, ready to be read.
 
     Attributes:
-        embedding: `(N, C, h, w)` float16, memory-mapped.
-        labels: `(N, S, S)` label values, memory-mapped.
+        embedding: `(N, C, h, w)` float16.
+        labels: `(N, S, S)` label values.
         present: for each of the N inputs, the label values that occur in it.
     """
 
     key: EmbeddingKey
-    embedding: NDArray[np.float16]
-    labels: NDArray[np.integer]
+    embedding: ArrayFile
+    labels: ArrayFile
     present: tuple[tuple[int, ...], ...]
 
 
@@ -102,7 +137,7 @@ def open_entry(root: Path, key: EmbeddingKey) -> CachedEmbedding | None:
     if record.key != key:
         return None
     verify_entry(folder, record)
-    embedding, labels = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ARRAYS)
+    embedding, labels = (ArrayFile.open(folder / name) for name in ARRAYS)
     return CachedEmbedding(key, embedding, labels, record.present)
 
 
@@ -133,8 +168,9 @@ def list_entries(root: Path) -> Iterator[tuple[Path, EntryRecord | None]]:
 
 
 def remove_entry(folder: Path) -> None:
-    """Remove an entry and the folders above it that it leaves empty (case, settings)."""
+    """Remove an entry, what killed runs left beside it, and the folders above that are empty then (case, settings)."""
     shutil.rmtree(folder)
+    remove_leftovers(folder.parent)
     for parent in (folder.parent, folder.parent.parent):
         if not any(parent.iterdir()):
             parent.rmdir()

@@ -20,6 +20,7 @@ from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.errors import CacheError
+from autosam_net.files import remove_leftovers
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
@@ -76,17 +77,22 @@ def embed_dataset(
     root = embeddings_folder(dataset, folders)
     names = list(cases) if cases is not None else preprocessed_cases(dataset, folders)
     case_folders = {name: cases_folder(dataset, folders) / name for name in names}
+    contents = {name: load_record(folder).key for name, folder in case_folders.items()}
     wanted = [
-        embedding_key(name, load_record(folder).key, plan.encoding, source.precision, view)
-        for name, folder in case_folders.items()
+        embedding_key(name, content, plan.encoding, source.precision, view)
+        for name, content in contents.items()
         for view in range(views)
     ]
     found = {key: _open_or_forget(root, key) for key in wanted}
     missing = [key for key, entry in found.items() if entry is None]
+    for folder in {cache.entry_folder(root, key).parent for key in missing}:
+        remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
     for key in progress(missing, f"encode ({plan.encoding.encoder})", len(missing), unit="view"):
-        embed_case(root, key, load_case(case_folders[key.case]), source, outside)
-        found[key] = cache.open_entry(root, key)
+        found[key] = cache.open_entry(root, key)  # by now another process, training another fold, may have made it
+        if found[key] is None:
+            embed_case(root, key, load_case(case_folders[key.case]), source, outside)
+            found[key] = cache.open_entry(root, key)
     return [entry for entry in found.values() if entry is not None]
 
 
@@ -137,7 +143,7 @@ def _encoded_batches(
         labels = label_inputs(case.labels, grid, indices, outside)
         if view > 0:
             seeds = [view_seed(case.properties.name, index, view) for index in indices]
-            drawn = [draw_view(*pair, seed) for *pair, seed in zip(images, labels, seeds, strict=True)]
+            drawn = list(map(draw_view, images, labels, seeds))
             images, labels = (np.stack(part) for part in zip(*drawn, strict=True))
         yield source.encode(images).to(torch.float16).cpu().numpy(), labels
 

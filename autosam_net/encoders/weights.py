@@ -37,7 +37,10 @@ def find_weights(name: str, weights: Path | None = None) -> Path:
     """
     if weights is not None:
         if not weights.is_file():
-            raise WeightsError(f"--weights {weights}: no such file. Give the file that holds the weights of {name}.")
+            raise WeightsError(
+                f"--weights {weights}: no such file. Give the file that holds the weights of {name}, "
+                "or correct encoding: weights in plan.json."
+            )
         return weights
     source = ENCODERS.get(name).weights
     for candidate in _places(source):

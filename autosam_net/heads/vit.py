@@ -35,10 +35,12 @@ class VitHead(nn.Module):
         token_noise: standard deviation of the noise on the class tokens' start, which parts the classes that start from
             the same mask token.
         dropout: of whole channels of the embedding.
+        position_jitter: in training, each image's positions are moved by up to this part of its side. Without it the head
+            learns where in the image its few patients had their organs: on ACDC with one patient, mean Dice fell to 0.37.
     """
 
     recipe: ClassVar[Recipe] = Recipe(
-        settings={"token_noise": 0.02, "dropout": 0.0},
+        settings={"token_noise": 0.02, "dropout": 0.3, "position_jitter": 0.3},
         batch_size=4,
         epochs=14,
         iterations=50,
@@ -51,6 +53,7 @@ class VitHead(nn.Module):
         _check(shape, decoder_weights)
         self.size = shape.input_size
         self.dropout = nn.Dropout2d(settings["dropout"])
+        self.position_jitter = settings["position_jitter"]
         self.position = PositionEmbeddingRandom(WIDTH // 2)  # its matrix is a buffer: saved, not trained
         self.transformer = TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8)
         self.output_upscaling = nn.Sequential(
@@ -68,8 +71,7 @@ class VitHead(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         batch, channels, height, width = embedding.shape
         image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1)
-        with torch.autocast(embedding.device.type, enabled=False):  # sines of large angles
-            position = self.position((height, width))[None]  # (1, 256, h, w)
+        position = self._positions(batch, height, width, embedding.device)  # (B, 256, h, w)
         tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)
         tokens, image = self.transformer(image, position, tokens)
         image = self._upscale(image.transpose(1, 2).view(batch, channels, height, width))  # (B, 32, 4 h, 4 w)
@@ -77,6 +79,15 @@ class VitHead(nn.Module):
         pixels = image.permute(0, 2, 3, 1)  # in the order of the memory, so that no copy is made
         logits = (pixels.flatten(1, 2) @ filters).view(*pixels.shape[:3], -1)  # (B, 4 h, 4 w, outputs)
         return enlarge(logits.permute(0, 3, 1, 2), self.size)
+
+    def _positions(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
+        """Return SAM's encoding (B, 256, h, w) of the pixel centres, the image being [0, 1] x [0, 1]."""
+        y, x = ((torch.arange(size, device=device) + 0.5) / size for size in (height, width))
+        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(batch, -1, -1, -1)  # (B, h, w, 2)
+        if self.training:
+            centres = centres + (torch.rand(batch, 1, 1, 2, device=device) * 2 - 1) * self.position_jitter
+        with torch.autocast(device.type, enabled=False):  # sines of large angles
+            return self.position._pe_encoding(centres).permute(0, 3, 1, 2)
 
     def _upscale(self, image: Tensor) -> Tensor:
         """Return `output_upscaling(image)`; with the norm in one pass over channels-last memory."""

@@ -20,7 +20,7 @@ def label_map(
 ) -> NDArray[np.integer]:
     """Return the label map `(Z, Y, X)` on the raw grid of the probabilities `(outputs, Y, X)` of its slices."""
     decoded = np.stack([labels.decode(probabilities) for probabilities in slices])
-    return restore(decoded, properties)  # type: ignore[return-value]
+    return restore(decoded, properties)
 
 
 def export_case(
@@ -32,14 +32,15 @@ def export_case(
 ) -> None:
     """Write the label map with the raw image's geometry, and the probabilities if a path is given for them.
 
-    The probabilities are a float16 array `(outputs, Z, Y, X)` on the raw grid, written slice by slice.
+    The probabilities are a float16 array `(outputs, Z, Y, X)` on the raw grid, written slice by slice. The label map
+    comes last: where it lies, the case is done.
     """
     if probabilities_path is None:
-        write_label(path, label_map(slices, properties, labels), properties.geometry)
-        return
-    with atomic_file(probabilities_path) as temporary:
-        saved = _saved(slices, temporary, properties, labels)
-        write_label(path, label_map(saved, properties, labels), properties.geometry)
+        decoded = label_map(slices, properties, labels)
+    else:
+        with atomic_file(probabilities_path) as temporary:
+            decoded = label_map(_saved(slices, temporary, properties, labels), properties, labels)
+    write_label(path, decoded, properties.geometry)
 
 
 def _saved(

@@ -17,7 +17,8 @@ def find_inputs(paths: Sequence[Path], channels: int) -> list[CaseFiles]:
     """Return the cases among files and the image files of folders, sorted by name.
 
     With one channel each file is a case, and a `_0000` at the end of its name is no part of the case's name. With
-    several, `CASE_0000`, `CASE_0001` ... belong together; a file without a number must hold all channels itself.
+    several, `CASE_0000`, `CASE_0001` ... belong together; a file without such a number (or with one that is no
+    channel's, `IMG_2024`) must hold all channels itself.
 
     Raises:
         DatasetError: nothing is found, a file does not exist, or a case has not all channels.
@@ -54,7 +55,7 @@ def _is_image(file: Path) -> bool:
 
 def _case_and_channel(stem: str, channels: int) -> tuple[str, int]:
     match = CHANNEL.match(stem)
-    if match is None or (channels == 1 and match.group(2) != "0000"):
+    if match is None or int(match.group(2)) >= channels:
         return stem, 0
     return match.group(1), int(match.group(2))
 
@@ -64,6 +65,7 @@ def _case(name: str, files: dict[int, Path], channels: int) -> CaseFiles:
     if found not in ([0], list(range(channels))):
         raise DatasetError(
             f"{name}: found channels {', '.join(f'{index:04d}' for index in found)}, "
-            f"expected 0000 to {channels - 1:04d}. Add the missing files."
+            f"expected 0000 to {channels - 1:04d}. Add the missing files, or rename a file that holds all channels so "
+            "that its name ends with no channel number."
         )
     return CaseFiles(name, tuple(files[index] for index in found))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,21 @@ from autosam_net.data.plan import Plan, load_plan
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
-from autosam_net.errors import DatasetError, ModelError, UsageError
+from autosam_net.errors import DatasetError, ModelError, UsageError, WeightsError
+from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.export import export_case, label_map
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import slice_probabilities
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import to_json, write_json
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.registry import suggest
 from autosam_net.training.checkpoint import load_tensors
-from autosam_net.training.run import ModelFolder, list_models
-from autosam_net.training.train import head_shape
+from autosam_net.training.run import ModelFolder, fit_together, list_models
+from autosam_net.training.train import MODEL_VERSION, head_shape, trained_by
 
 log = logging.getLogger(__name__)
 
@@ -91,22 +93,36 @@ class Model:
         Raises:
             DatasetError: no inputs, or a case has not the channels that the model was trained on.
             ImageFileError: a file cannot be read.
+            UsageError: a label map would overwrite an image.
         """
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
         cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
         folder = Path(output)
-        targets = [folder / (case.name + self._ending(case)) for case in cases]
-        todo = [pair for pair in zip(cases, targets, strict=True) if not (skip_existing and pair[1].exists())]
+        outputs = [self._outputs(case, folder, save_probabilities) for case in cases]
+        _refuse_to_overwrite(cases, [files[0] for files in outputs])
+        remove_leftovers(folder)
+        todo = [
+            (case, files)
+            for case, files in zip(cases, outputs, strict=True)
+            if not (skip_existing and all(file.exists() for file in files))
+        ]
         if len(todo) < len(cases):
             log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-        for case, target in progress(todo, "predict", len(todo)):
-            self._predict_file(case, target, save_probabilities)
+        for case, files in progress(todo, "predict", len(todo)):
+            self._predict_file(case, *files)
         write_json(folder / "plan.json", self.plan)
-        return targets
+        return [files[0] for files in outputs]
 
-    def _predict_file(self, files: CaseFiles, target: Path, save_probabilities: bool) -> None:
+    def _outputs(self, case: CaseFiles, folder: Path, save_probabilities: bool) -> list[Path]:
+        """Return the file of a case's label map and, where it is asked for, that of its probabilities."""
+        ending = split_ending(case.images[0].name)[1]
+        if READERS.get(ending).write is None:
+            ending = self.plan.file_ending
+        files = [folder / (case.name + ending)]
+        return [*files, folder / f"{case.name}_probabilities.npy"] if save_probabilities else files
+
+    def _predict_file(self, files: CaseFiles, target: Path, probabilities: Path | None = None) -> None:
         case = self._preprocess(files.name, read_case(files.images))
-        probabilities = target.parent / f"{files.name}_probabilities.npy" if save_probabilities else None
         export_case(target, self._slices(case), case.properties, self.plan.label_set, probabilities)
 
     def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
@@ -117,9 +133,12 @@ class Model:
     def _slices(self, case: PreprocessedCase) -> Iterator[NDArray[np.float32]]:
         return slice_probabilities(case, self.heads, self.plan.label_set, self.source, flips=self.flips)
 
-    def _ending(self, case: CaseFiles) -> str:
-        ending = split_ending(case.images[0].name)[1]
-        return ending if READERS.get(ending).write is not None else self.plan.file_ending
+
+def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:
+    images = {image.resolve() for case in cases for image in case.images}
+    for target in targets:
+        if target.resolve() in images:
+            raise UsageError(f"{target}: the label map would overwrite the image. Choose another folder for output.")
 
 
 def load_model(
@@ -139,10 +158,23 @@ def load_model(
     Raises:
         ModelError: no model, or more than one, fits.
     """
-    folders = folders or find_folders()
-    name = dataset_folder_name(dataset, folders.results)
+    models = models_of(dataset, folders or find_folders())
+    return load_model_folders(choose_models(models, configurations, models[0].path.parent.name), folds, device)
+
+
+def models_of(dataset: int | str, folders: Folders) -> list[ModelFolder]:
+    """Return the models of a data set with at least one finished fold.
+
+    Raises:
+        DatasetError: there is no folder of such a data set.
+        ModelError: there is one, without a finished fold.
+    """
+    cure = "Run autosam_train first, or point --root or autosam_results to the folder that holds the models."
+    name = dataset_folder_name(dataset, folders.results, cure)
     models = [model for model in list_models(folders) if model.path.parent.name == name]
-    return load_model_folders(choose_models(models, configurations, name), folds, device)
+    if not models:
+        raise ModelError(f"{folders.results / name}: no fold has been trained to its end. {cure}")
+    return models
 
 
 def choose_models(models: Sequence[ModelFolder], names: Sequence[str] | None, where: str) -> list[ModelFolder]:
@@ -171,15 +203,21 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     """Return one model of all folds of the given model folders.
 
     Raises:
-        ModelError: they do not share preprocessing, encoder and labels, or a fold is not trained.
-        WeightsError: the encoder's weights are missing or not those trained with.
+        ModelError: they do not share preprocessing, encoder and labels, or a file is damaged.
+        UsageError: a fold is not trained.
+        WeightsError: the encoder's weights are missing or damaged.
     """
     plans = [load_plan(model.plan_file) for model in models]
     for model, plan in zip(models, plans, strict=True):
-        shared = [(p.preprocessing, p.encoding, p.labels, p.regions_class_order) for p in (plan, plans[0])]
-        if shared[0] != shared[1]:
+        if not fit_together(plan, plans[0]):
             raise ModelError(
                 f"{model.name} and {models[0].name} were trained by different plans; predict with each alone."
+            )
+        weights = plan.encoding.weights_file
+        if weights is not None and not weights.is_file():
+            raise WeightsError(
+                f"{model.plan_file}: encoding: weights: {weights} does not exist here. Put the weights of "
+                f"{plan.encoding.encoder} that the model was trained with there, or correct the path in this plan.json."
             )
     source = EncoderSource(plans[0].encoding, device)
     files = [file for model in models for file in _fold_files(model, folds)]
@@ -192,15 +230,10 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     """Return a trained head in evaluation mode.
 
     Raises:
-        ModelError: the file is damaged, or was trained on an encoder with other weights.
+        ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
     """
     tensors, metadata = load_tensors(file)
-    expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
-    if metadata["encoder_sha256"] != expected:
-        raise ModelError(
-            f"{file}: trained on {metadata['encoder']} with weights {metadata['encoder_sha256'][:12]}, "
-            f"but the weights found are {expected[:12]}. Set the plan's encoding.weights to the right file."
-        )
+    _check_metadata(file, metadata, plan)
     weights = source.encoder.mask_decoder_weights
     head = build_head(metadata["head"], head_shape(plan), metadata["settings"], weights)
     try:
@@ -208,6 +241,25 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     except RuntimeError as error:
         raise ModelError(f"{file}: not the weights of a {metadata['head']} head; train this fold again") from error
     return head.to(source.device).eval()
+
+
+def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None:
+    if metadata.get("version") != MODEL_VERSION:
+        raise ModelError(
+            f"{file}: of version {metadata.get('version')}, expected {MODEL_VERSION}. Train this fold again."
+        )
+    expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
+    if metadata["encoder_sha256"] != expected:
+        raise ModelError(
+            f"{file}: trained on {metadata['encoder']} with weights {metadata['encoder_sha256'][:12]}, "
+            f"but the weights found are {expected[:12]}. Set the plan's encoding.weights to the right file."
+        )
+    for key, value in trained_by(plan).items():
+        if metadata[key] != to_json(value):
+            raise ModelError(
+                f"{file}: trained by another plan: {key} was {metadata[key]}, is now {to_json(value)}. Put back the "
+                "plan.json that training wrote, or train this fold again."
+            )
 
 
 def _fold_files(model: ModelFolder, folds: Sequence[str] | None) -> list[Path]:

@@ -24,7 +24,7 @@ FLIP_AXES = {"y": -2, "x": -1}
 
 def cached_reader(entry: CachedEmbedding, device: str) -> EmbeddingReader:
     """Return a reader of embeddings that lie in the cache."""
-    return lambda indices: torch.from_numpy(entry.embedding[list(indices)]).to(device).float()
+    return lambda indices: torch.from_numpy(entry.embedding.rows(indices)).to(device).float()
 
 
 def encoding_reader(
@@ -102,13 +102,13 @@ def blending_weights(size: int) -> torch.Tensor:
 def blend(tiles: Sequence[torch.Tensor], grid: TileGrid, weights: torch.Tensor) -> torch.Tensor:
     """Return the slice `(outputs, Y, X)` that the tiles `(outputs, S, S)` cover, weighted where they overlap."""
     if len(tiles) == 1:
-        _, inside = grid.window(0)
-        return tiles[0][(slice(None), *inside)]
+        _, (rows, columns) = grid.window(0)
+        return tiles[0][:, rows, columns]
     canvas = tiles[0].new_zeros((len(tiles[0]), *grid.shape))
     coverage = tiles[0].new_zeros(grid.shape)
     for index, tile in enumerate(tiles):
         outside, inside = grid.window(index)
-        canvas[(slice(None), *outside)] += (tile * weights)[(slice(None), *inside)]
+        canvas[..., outside[0], outside[1]] += (tile * weights)[..., inside[0], inside[1]]
         coverage[outside] += weights[inside]
     return canvas / coverage
 

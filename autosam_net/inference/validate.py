@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autosam_net.data.dataset import DatasetSpec, training_cases
+from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.plan import Plan
 from autosam_net.embedding.embed import EncoderSource, embed_dataset
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
@@ -22,7 +22,11 @@ def validate_fold(
     """Write `validation/` in a fold's folder: label maps, summary.json and cases.csv; return the summary.
 
     Embeddings are taken from the cache, and put there for the other heads to use.
+
+    Raises:
+        DatasetError: a case has no label file.
     """
+    references = label_files(dataset, cases)
     source = EncoderSource(plan.encoding, device)
     head = load_head(folder / "model.safetensors", plan, source)
     entries = embed_dataset(dataset, plan, folders, cases, 1, device)
@@ -31,7 +35,6 @@ def validate_fold(
         case = load_case(cases_folder(dataset, folders) / name)
         slices = slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.flips)
         export_case(output / (name + dataset.file_ending), slices, case.properties, plan.label_set)
-    references = {case.name: case.label for case in training_cases(dataset)}
     pairs = [(name, references[name], output / (name + dataset.file_ending)) for name in cases]
     summary = evaluate_pairs(pairs, plan.label_set)
     write_summary(summary, output)

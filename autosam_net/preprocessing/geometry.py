@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.case import CaseProperties
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
-def slice_axis_first(array: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+def slice_axis_first(array: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
     """Return `(..., Z, Y, X)` with the spatial axis `axis` (0-2) moved to the front; the others keep their order."""
     return np.moveaxis(array, array.ndim - 3 + axis, array.ndim - 3)
 
 
-def slice_axis_back(array: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+def slice_axis_back(array: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
     """Return the inverse of `slice_axis_first`."""
     return np.moveaxis(array, array.ndim - 3, array.ndim - 3 + axis)
 
@@ -30,7 +33,8 @@ def crop_box(array: NDArray[np.generic]) -> Box:
     for channel in array:
         occupied |= channel > channel.min()
     if not occupied.any():
-        return tuple((0, size) for size in occupied.shape)  # type: ignore[return-value]
+        _, depth, height, width = array.shape
+        return (0, depth), (0, height), (0, width)
     box = []
     for axis in range(3):
         positions = np.flatnonzero(occupied.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -38,9 +42,10 @@ def crop_box(array: NDArray[np.generic]) -> Box:
     return box[0], box[1], box[2]
 
 
-def crop(array: NDArray[np.generic], box: Box) -> NDArray[np.generic]:
+def crop(array: NDArray[Scalar], box: Box) -> NDArray[Scalar]:
     """Return the part of `(..., Z, Y, X)` inside `box`, a view."""
-    return array[(..., *(slice(start, stop) for start, stop in box))]
+    window: tuple[Any, ...] = (..., *(slice(start, stop) for start, stop in box))
+    return array[window]
 
 
 def plane_shape(shape: tuple[int, int], spacing: tuple[float, float], target: float) -> tuple[int, int]:
@@ -50,16 +55,18 @@ def plane_shape(shape: tuple[int, int], spacing: tuple[float, float], target: fl
 
 
 def resize_planes(volume: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return `(Z, Y, X)` resampled in plane to `shape`, linearly, smoothed first where it shrinks."""
+    """Return `(Z, Y, X)` resampled in plane to `shape`, linearly, smoothed first where it shrinks.
+
+    Where nothing is to be done, this is the volume itself.
+    """
     if volume.shape[1:] == shape:
-        return volume.astype(np.float32)
+        return volume
     from skimage.transform import resize
 
-    planes = [
-        resize(plane.astype(np.float32), shape, order=1, mode="edge", preserve_range=True, anti_aliasing=True)
-        for plane in volume
-    ]
-    return np.stack(planes).astype(np.float32)
+    resized = np.empty((len(volume), *shape), np.float32)
+    for target, plane in zip(resized, volume, strict=True):
+        target[...] = resize(plane, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=True)
+    return resized
 
 
 def resize_labels(labels: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[np.integer]:
@@ -75,7 +82,7 @@ def resize_labels(labels: NDArray[np.integer], shape: tuple[int, int]) -> NDArra
     return resized
 
 
-def restore(array: NDArray[np.generic], properties: CaseProperties) -> NDArray[np.generic]:
+def restore(array: NDArray[Scalar], properties: CaseProperties) -> NDArray[Scalar]:
     """Return `(..., Z, Y, X)` on the cropped grid (slice axis first) put back on the raw grid, 0 outside the crop."""
     slices_first = slice_axis_first(np.empty(properties.raw_shape, np.bool_), properties.slice_axis).shape
     whole = np.zeros((*array.shape[:-3], *slices_first), array.dtype)

@@ -26,7 +26,7 @@ def ct_window(channel: NDArray[np.generic], settings: Normalization) -> tuple[fl
 @NORMALIZATIONS.register("percentile")
 def percentile_window(channel: NDArray[np.generic], settings: Normalization) -> tuple[float, float]:
     """Return two percentiles of this image: scanners without a calibrated scale (MR, ultrasound)."""
-    values = channel.ravel()[:: max(1, channel.size // SAMPLED_VOXELS)].astype(np.float64)
+    values = channel.flat[:: max(1, channel.size // SAMPLED_VOXELS)].astype(np.float64)
     lower, upper = np.percentile(values, (settings.lower, settings.upper))
     return float(lower), float(upper)
 
@@ -46,10 +46,11 @@ def min_max_window(channel: NDArray[np.generic], settings: Normalization) -> tup
 def normalize(channel: NDArray[np.generic], settings: Normalization) -> NDArray[np.float32]:
     """Return one channel `(Z, Y, X)` scaled and clipped to [0, 1]; a constant channel becomes 0.
 
-    Computed in float64, since intensities can exceed 10^6.
+    Computed in float64, since intensities can exceed 10^6, and plane by plane, since that doubles the memory.
     """
     lower, upper = NORMALIZATIONS.get(settings.name)(channel, settings)
-    if upper <= lower:
-        return np.zeros(channel.shape, np.float32)
-    scaled = (channel.astype(np.float64) - lower) / (upper - lower)
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    normalized = np.zeros(channel.shape, np.float32)
+    if lower < upper:
+        for target, plane in zip(normalized, channel, strict=True):
+            target[...] = np.clip((plane.astype(np.float64) - lower) / (upper - lower), 0.0, 1.0)
+    return normalized

@@ -48,24 +48,24 @@ def preprocess_case(
     """
     if len(image.array) != len(settings.normalizations):
         raise DatasetError(
-            f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}"
+            f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
+            "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file."
         )
     array = geometry.slice_axis_first(image.array, settings.slice_axis)
     box = geometry.crop_box(array)
     array = geometry.crop(array, box)
     spacing = [step for axis, step in enumerate(image.geometry.spacing) if axis != settings.slice_axis]
     plane = geometry.plane_shape(array.shape[2:], (spacing[0], spacing[1]), settings.spacing)
-    channels = [
-        geometry.resize_planes(normalize(channel, normalization), plane)
-        for channel, normalization in zip(array, settings.normalizations, strict=True)
-    ]
+    normalized = np.empty((*array.shape[:2], *plane), np.float32)
+    for target, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
+        target[...] = geometry.resize_planes(normalize(channel, normalization), plane)
     if labels is not None:
         labels = geometry.crop(geometry.slice_axis_first(labels, settings.slice_axis), box)
         labels = geometry.resize_labels(labels, plane).astype(np.min_scalar_type(labels.max()))
     properties = CaseProperties(
         name, image.shape, image.geometry, settings.slice_axis, box, (array.shape[1], plane[0], plane[1])
     )
-    return PreprocessedCase(np.stack(channels), labels, properties)
+    return PreprocessedCase(normalized, labels, properties)
 
 
 def preprocess_dataset(
@@ -77,7 +77,8 @@ def preprocess_dataset(
     what belongs to cases that no longer exist is removed.
 
     Raises:
-        AutosamError: a case cannot be read; the message names it.
+        DatasetError: a case has no image, no label map, or another number of channels than planned.
+        ImageFileError: a file cannot be read.
     """
     root = cases_folder(dataset, folders or find_folders())
     root.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def preprocess_dataset(
     cases = training_cases(dataset)
     names = {case.name for case in cases}
     for folder in root.iterdir():
-        if folder.name not in names:
+        if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
             shutil.rmtree(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
     return map_cases(work, cases, "preprocess", workers)
@@ -121,13 +122,16 @@ def load_record(folder: Path) -> StoredCase:
 
 
 def _preprocess_to_disk(case: CaseFiles, root: Path, settings: Preprocessing) -> CaseProperties:
-    assert case.label is not None, "training cases were checked"
+    if case.label is None or not case.images:
+        lacking = "label map in labelsTr" if case.images else "image in imagesTr"
+        raise DatasetError(f"{case.name}: no {lacking}. Add it, or remove the case.")
     content = sha256_of_files([*case.images, case.label])
     key = settings_digest(PREPROCESSING_VERSION, content, settings)
     folder = root / case.name
     if (stored := _stored_record(folder)) is not None and stored.key == key:
         return stored.properties
     result = preprocess_case(case.name, read_case(case.images), read_label(case.label).array[0], settings)
+    assert result.labels is not None, "labels go in, labels come out"
     with atomic_folder(folder) as temporary:
         np.save(temporary / "image.npy", result.image)
         np.save(temporary / "labels.npy", result.labels)

@@ -71,7 +71,7 @@ def rgb_inputs(
         outside, inside = grid.window(tile)
         for place, source in enumerate(rgb):
             neighbour = min(max(position + source.offset, 0), image.shape[1] - 1)
-            inputs[(row, place, *inside)] = image[(source.channel, neighbour, *outside)]
+            inputs[row, place][inside] = image[source.channel, neighbour][outside]
     return inputs
 
 
@@ -83,5 +83,5 @@ def label_inputs(
     for row, index in enumerate(indices):
         position, tile = divmod(index, len(grid.origins))
         outside, inside = grid.window(tile)
-        tiles[(row, *inside)] = labels[(position, *outside)]
+        tiles[row][inside] = labels[position][outside]
     return tiles

@@ -27,7 +27,7 @@ class CachedBatches:
 
     def __init__(self, entries: Sequence[CachedEmbedding], labels: LabelSet) -> None:
         self.entries = list(entries)
-        self.rows = [(entry, row) for entry, view in enumerate(self.entries) for row in range(len(view.embedding))]
+        self.rows = [(entry, row) for entry, view in enumerate(self.entries) for row in range(len(view.present))]
         present = [self.entries[entry].present[row] for entry, row in self.rows]
         by_target = [
             [index for index, values in enumerate(present) if set(values) & set(wanted)]
@@ -38,10 +38,10 @@ class CachedBatches:
     def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a random batch; see `BatchSource`."""
         drawn = [self.rows[self._draw_row(rng)] for _ in range(size)]
-        embeddings = np.stack([self.entries[entry].embedding[row] for entry, row in drawn])
-        labels = np.stack([self.entries[entry].labels[row] for entry, row in drawn])
-        if labels.dtype == np.uint16:
-            labels = labels.astype(np.int32)  # torch indexes with no uint16
+        embeddings = np.stack([self.entries[entry].embedding.row(row) for entry, row in drawn])
+        labels = np.stack([self.entries[entry].labels.row(row) for entry, row in drawn])
+        if labels.dtype != np.uint8:
+            labels = labels.astype(np.int32)  # torch hardly knows uint16
         return torch.from_numpy(embeddings).float(), torch.from_numpy(labels)
 
     def _draw_row(self, rng: np.random.Generator) -> int:

@@ -17,6 +17,8 @@ from autosam_net.errors import ModelError
 from autosam_net.files import atomic_file
 from autosam_net.jsonio import canonical
 
+METADATA = "autosam_net"
+
 
 @dataclass
 class TrainingState:
@@ -39,8 +41,12 @@ class TrainingState:
     sums: dict[str, float]
 
 
-def save_checkpoint(path: Path, state: TrainingState) -> None:
-    """Write the state with the optimiser's moments and torch's generator."""
+def save_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
+    """Write the state with the optimiser's moments and torch's generator.
+
+    Args:
+        settings: digest of all that the training depends on.
+    """
     tensors = {f"head.{name}": tensor for name, tensor in state.head.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
@@ -52,20 +58,25 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         "seconds": state.seconds,
         "sums": state.sums,
     }
-    save_tensors(path, tensors, {"progress": progress})
+    save_tensors(path, tensors, {"progress": progress, "settings": settings})
 
 
-def restore_checkpoint(path: Path, state: TrainingState) -> None:
+def restore_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
     """Put a written state into `state` and torch's generator.
 
+    Args:
+        settings: as in `save_checkpoint`.
+
     Raises:
-        ModelError: the file is damaged or of another head.
+        ModelError: the file is damaged, or of a training with other settings.
     """
     tensors, metadata = load_tensors(path)
-    try:
-        state.head.load_state_dict(_below(tensors, "head."))
-    except RuntimeError as error:
-        raise ModelError(f"{path}: not a checkpoint of this head; train anew with --overwrite") from error
+    if metadata.get("settings") != settings:
+        raise ModelError(
+            f"{path}: this training began with another plan, other cases or other weights of the encoder. "
+            "Go back to them, or begin anew with --overwrite."
+        )
+    state.head.load_state_dict(_below(tensors, "head."))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
@@ -77,26 +88,32 @@ def restore_checkpoint(path: Path, state: TrainingState) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata to a safetensors file, atomically."""
+    """Write tensors and metadata to a safetensors file, atomically; equal content makes equal bytes.
+
+    The metadata are one text, since safetensors writes several in an order that differs from run to run.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
-        save_file(contiguous, temporary, {name: canonical(value) for name, value in metadata.items()})
+        save_file(contiguous, temporary, {METADATA: canonical(metadata)})
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors and the metadata of a file of `save_tensors`.
 
     Raises:
-        ModelError: the file is missing or damaged.
+        ModelError: the file is missing, damaged or of another program.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            metadata = file.metadata() or {}
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file. Train this fold first.") from None
     except SafetensorError as error:
         raise ModelError(f"{path}: damaged ({error}). Train this fold again with --overwrite.") from error
+    if METADATA not in metadata:
+        raise ModelError(f"{path}: not written by this version of autosam_net. Train this fold again with --overwrite.")
+    return tensors, json.loads(metadata[METADATA])
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -9,12 +9,14 @@ results/Dataset027_ACDC/vit/                   a model: one configuration, train
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.errors import ModelError, PlanError
+from autosam_net.files import remove_leftovers
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 
@@ -72,19 +74,27 @@ class ModelFolder:
         """Return the folds whose training has finished, sorted."""
         return sorted(file.parent.name.removeprefix("fold_") for file in self.path.glob("fold_*/model.safetensors"))
 
-    def adopt_plan(self, plan: Plan) -> None:
-        """Write the plan, or check that earlier folds were trained by the same decisions.
+    def check_plan(self, plan: Plan, replaced: str | None = None) -> None:
+        """Refuse a plan that does not fit the trained folds, `replaced` left out, since all folds predict together.
 
         Raises:
-            ModelError: they were not.
+            ModelError: it does not fit.
         """
-        if self.trained_folds():
-            earlier = load_plan(self.plan_file)
-            if (earlier.preprocessing, earlier.encoding) != (plan.preprocessing, plan.encoding):
-                raise ModelError(
-                    f"{self.path}: its folds were trained by another plan. Move it away, or go back to that plan."
-                )
-        write_json(self.plan_file, plan)
+        kept = [fold for fold in self.trained_folds() if fold != replaced]
+        if kept and not fit_together(load_plan(self.plan_file), plan):
+            raise ModelError(
+                f"{self.path}: fold {', '.join(kept)} was trained by another plan. Move this folder away, or go back "
+                "to that plan, plan.json in it."
+            )
+
+
+def fit_together(first: Plan, second: Plan) -> bool:
+    """Return whether heads trained by these plans take the same embeddings and give the same outputs."""
+    one, other = (
+        (plan.preprocessing, plan.encoding, list(plan.labels.items()), plan.regions_class_order)
+        for plan in (first, second)
+    )
+    return one == other
 
 
 def list_models(folders: Folders) -> Iterator[ModelFolder]:
@@ -95,10 +105,11 @@ def list_models(folders: Folders) -> Iterator[ModelFolder]:
             yield model
 
 
-def prepare_fold(model: ModelFolder, fold: str, options: TrainingOptions) -> Path:
+def prepare_fold(model: ModelFolder, fold: str, plan: Plan, options: TrainingOptions) -> Path:
     """Return the fold's folder, ready for a training that begins or goes on.
 
     Raises:
+        ModelError: the plan does not fit the model's other folds.
         PlanError: an earlier training is there and neither resume nor overwrite was asked for.
     """
     folder = model.fold(fold)
@@ -106,8 +117,12 @@ def prepare_fold(model: ModelFolder, fold: str, options: TrainingOptions) -> Pat
     if traces and not (options.resume or options.overwrite):
         state = "was trained" if traces[0].startswith("model") else "has an unfinished training"
         raise PlanError(f"{folder}: this fold {state} before. Give --continue to go on, or --overwrite to begin anew.")
-    if options.overwrite:
-        for name in traces:
-            (folder / name).unlink()
+    model.check_plan(plan, replaced=fold if options.overwrite else None)
+    if options.overwrite and folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for place in (model.path, folder, folder / "validation"):
+        remove_leftovers(place)
+    if not (folder / "model.safetensors").exists():
+        write_json(model.plan_file, plan)
     return folder

@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import Configuration, Plan
+from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import Split, draw_labelled, load_splits, select_fold
 from autosam_net.embedding.embed import EncoderSource, embed_dataset
 from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.encoders.weights import find_weights, weights_sha256
+from autosam_net.errors import ModelError
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import load, to_json, write_json
 from autosam_net.paths import Folders, find_folders
-from autosam_net.preprocessing.preprocess import cases_folder, load_record
+from autosam_net.preprocessing.preprocess import StoredCase, cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training.batches import BatchSource, CachedBatches
 from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
@@ -34,6 +37,28 @@ from autosam_net.training.signals import StopRequest
 log = logging.getLogger(__name__)
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
 MODEL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same while one head is trained.
+
+    Attributes:
+        digest: of all that the result depends on, the length of the training left out.
+        deadline: of the monotonic clock, in seconds.
+    """
+
+    plan: Plan
+    settings: Configuration
+    options: TrainingOptions
+    folder: Path
+    source: EncoderSource
+    digest: str
+    deadline: float
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
 
 
 def train_head(
@@ -51,36 +76,38 @@ def train_head(
         fold: 0 .. 4, or "all" for no validation part.
 
     Raises:
-        PlanError: the configuration is not in the plan, or this fold was trained before.
+        ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
+        PlanError: the configuration is not in the plan, a case is not preprocessed, or this fold was trained before.
         UsageError: there is no such fold, or not so many patients.
+        WeightsError: the encoder's weights are missing.
     """
     begin = time.monotonic()
     options, folders = options or TrainingOptions(), folders or find_folders()
     settings = plan.configuration(configuration)
     split = training_split(dataset, str(fold), options, folders)
+    records = [load_record(cases_folder(dataset, folders) / case) for case in split.train]
+    find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-    folder = prepare_fold(model, str(fold), options)
-    model.adopt_plan(plan)
+    folder = prepare_fold(model, str(fold), plan, options)
     if (folder / "model.safetensors").exists():
-        log.info("%s: already trained", folder)
+        log.info("%s: already trained (--overwrite trains it anew)", folder)
         return folder
     source = EncoderSource(plan.encoding, options.device)
-    records = [load_record(cases_folder(dataset, folders) / case).properties for case in split.train]
-    inputs = sum(count_inputs(case.shape, plan.encoding) for case in records)
+    deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
+    run = _Run(plan, settings, options, folder, source, _digest(plan, settings, options, records), deadline)
+    inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     encoded = time.monotonic()
-    state = _initial_state(plan, settings, source, options)
-    state.epochs = options.epochs or settings.epochs_for(inputs)
-    if options.resume and (folder / "checkpoint.safetensors").exists():
-        restore_checkpoint(folder / "checkpoint.safetensors", state)
+    state = _initial_state(run, options.epochs or settings.epochs_for(inputs))
+    if options.resume and run.checkpoint.exists():
+        restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
-    deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
-    _optimize(state, CachedBatches(entries, plan.label_set), plan, settings, options, deadline, folder)
-    _save_model(folder, state, plan, settings, source)
+    _optimize(run, state, CachedBatches(entries, plan.label_set))
     write_json(folder / "run.json", _manifest(split, views, options, state, encoded - begin))
+    _save_model(run, state)  # last: where it lies, the fold counts as trained
     return folder
 
 
@@ -93,38 +120,38 @@ def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, fo
     return Split(draw_labelled(split.train, fingerprint.groups, options.labelled, options.seed), split.val)
 
 
-def _optimize(
-    state: TrainingState,
-    batches: BatchSource,
-    plan: Plan,
-    settings: Configuration,
-    options: TrainingOptions,
-    deadline: float,
-    folder: Path,
-) -> None:
-    device = torch.device(options.device)
-    loss_function = SegmentationLoss(plan.label_set).to(device)
-    precision = EncoderSource(plan.encoding, options.device).precision
+def _digest(plan: Plan, settings: Configuration, options: TrainingOptions, records: list[StoredCase]) -> str:
+    encoding, recipe = replace(plan.encoding, weights=None), replace(settings, epochs=0, maximum_epochs=0)
+    weights = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
+    labels = list(plan.labels.items()), plan.regions_class_order
+    return settings_digest(encoding, recipe, weights, labels, options.seed, [record.key for record in records])
+
+
+def _optimize(run: _Run, state: TrainingState, batches: BatchSource) -> None:
+    settings, device = run.settings, torch.device(run.options.device)
+    loss_function = SegmentationLoss(run.plan.label_set).to(device)
+    mixed = run.source.precision == "bfloat16"
     state.head.train()
+    clock = time.monotonic()
     with StopRequest() as stop:
         while state.iteration < state.epochs * settings.iterations:
-            begin = time.monotonic()
             rate = learning_rate(state.iteration, state.epochs * settings.iterations, settings.learning_rate)
-            rng = np.random.default_rng([options.seed, state.iteration])
+            rng = np.random.default_rng([run.options.seed, state.iteration])
             embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size))
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
                 logits = state.head(embedding)
             loss = loss_function(logits, labels)
             _step(state, loss, rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
             )
-            state.seconds += time.monotonic() - begin
+            clock, before = time.monotonic(), clock  # what saving an epoch took counts for the next
+            state.seconds += clock - before
             if state.iteration % settings.iterations == 0:
-                _finish_epoch(state, settings, rate, deadline, folder)
+                _finish_epoch(run, state, rate)
             if stop.signal_number is not None:
-                save_checkpoint(folder / "checkpoint.safetensors", state)
-                log.warning("%s: stopped and saved after iteration %d; go on with --continue", folder, state.iteration)
+                save_checkpoint(run.checkpoint, state, run.digest)
+                log.warning("%s: saved after iteration %d; go on with --continue", run.folder, state.iteration)
                 stop.raise_if_requested()
 
 
@@ -148,34 +175,38 @@ def _account(state: TrainingState, loss: float, dice: float) -> None:
         state.sums[name] = state.sums.get(name, 0.0) + value
 
 
-def _finish_epoch(state: TrainingState, settings: Configuration, rate: float, deadline: float, folder: Path) -> None:
-    done = state.iteration // settings.iterations
+def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
+    done = state.iteration // run.settings.iterations
     spent = state.seconds - sum(row["seconds"] for row in state.log)
     count = state.sums["iterations"]
     row = {"epoch": done, "iteration": state.iteration, "learning_rate": rate, "seconds": spent}
     row |= {name: state.sums[name] / count for name in ("loss", "batch_dice")}
+    if not math.isfinite(row["loss"]):
+        raise ModelError(
+            f"{run.folder}: the loss is {row['loss']} in epoch {done}. Lower learning_rate of this configuration in "
+            "plan.json, and begin anew with --overwrite."
+        )
     state.log.append({name: round(value, 6) for name, value in row.items()})
     state.sums.clear()
-    affordable = done + max(0, int((deadline - time.monotonic()) / spent)) if deadline < math.inf else state.epochs
-    if affordable < state.epochs:
-        log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
-        state.epochs = affordable
-    save_checkpoint(folder / "checkpoint.safetensors", state)
-    write_log(folder, state.log)
+    if run.deadline < math.inf:
+        affordable = done + max(0, int((run.deadline - time.monotonic()) / spent))
+        if affordable < state.epochs:
+            log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
+            state.epochs = affordable
+    save_checkpoint(run.checkpoint, state, run.digest)
+    write_log(run.folder, state.log)
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
         *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
     )
 
 
-def _initial_state(
-    plan: Plan, settings: Configuration, source: EncoderSource, options: TrainingOptions
-) -> TrainingState:
-    torch.manual_seed(options.seed)
-    shape = head_shape(plan)
-    head = build_head(settings.head, shape, settings.settings, source.encoder.mask_decoder_weights).to(options.device)
+def _initial_state(run: _Run, epochs: int) -> TrainingState:
+    torch.manual_seed(run.options.seed)
+    settings, decoder_weights = run.settings, run.source.encoder.mask_decoder_weights
+    head = build_head(settings.head, head_shape(run.plan), settings.settings, decoder_weights).to(run.options.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return TrainingState(head, optimizer, iteration=0, epochs=0, log=[], seconds=0.0, sums={})
+    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
 
 
 def head_shape(plan: Plan) -> HeadShape:
@@ -184,17 +215,27 @@ def head_shape(plan: Plan) -> HeadShape:
     return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, plan.encoding.input_size)
 
 
-def _save_model(folder: Path, state: TrainingState, plan: Plan, settings: Configuration, source: EncoderSource) -> None:
+def trained_by(plan: Plan) -> dict[str, Any]:
+    """Return the decisions without which a head's outputs mean nothing; they stand in its file too."""
+    encoding = plan.encoding
+    return {
+        "preprocessing": plan.preprocessing,
+        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb),
+        "labels": [*plan.labels.items()],
+        "regions_class_order": plan.regions_class_order,
+    }
+
+
+def _save_model(run: _Run, state: TrainingState) -> None:
     metadata = {
         "version": MODEL_VERSION,
-        "head": settings.head,
-        "settings": settings.settings,
-        "encoder": source.encoder.name,
-        "encoder_sha256": source.encoder.weights_sha256,
-        "preprocessing": plan.preprocessing,
-        "encoding": plan.encoding,
+        "head": run.settings.head,
+        "settings": run.settings.settings,
+        "encoder": run.source.encoder.name,
+        "encoder_sha256": run.source.encoder.weights_sha256,
+        **trained_by(run.plan),
     }
-    save_tensors(folder / "model.safetensors", state.head.state_dict(), metadata)
+    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), metadata)
 
 
 def _manifest(

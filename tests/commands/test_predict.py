@@ -59,6 +59,12 @@ def test_no_model_at_all(prepared: Prepared, tmp_path: Path, capsys) -> None:
     assert "no trained model. Run autosam_train first" in capsys.readouterr().err
 
 
+def test_a_folder_and_a_name_together_are_refused(prepared: Prepared, root: Path, tmp_path: Path, capsys) -> None:
+    model = root / "results" / "Dataset900_Example" / "cnn"
+    assert main(["-i", image(prepared), "-o", str(tmp_path / "out"), "-m", str(model), "-d", "900"]) == 2
+    assert "names the model already. Leave -d and -c out." in capsys.readouterr().err
+
+
 def test_an_empty_input_folder(root: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn"]

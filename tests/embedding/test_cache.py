@@ -33,13 +33,25 @@ def write(root: Path, key: EmbeddingKey, fail_after: int = 3) -> None:
     write_entry(root, key, SHAPE, LABEL_SHAPE, np.dtype(np.uint8), batches(fail_after))
 
 
-def test_what_is_written_is_read_memory_mapped(tmp_path: Path, key: EmbeddingKey) -> None:
+def test_what_is_written_is_read_row_by_row(tmp_path: Path, key: EmbeddingKey) -> None:
     write(tmp_path, key)
     entry = open_entry(tmp_path, key)
     assert entry is not None
-    assert isinstance(entry.embedding, np.memmap) and entry.embedding.dtype == np.float16
-    np.testing.assert_array_equal(entry.embedding, np.concatenate([embedding for embedding, _ in batches()]))
+    expected = np.concatenate([embedding for embedding, _ in batches()])
+    np.testing.assert_array_equal(entry.embedding.rows([2, 0]), expected[[2, 0]])
+    np.testing.assert_array_equal(entry.labels.row(1), np.ones(LABEL_SHAPE[1:], np.uint8))
+    assert entry.embedding.dtype == np.float16
+    assert entry.embedding.nbytes == expected.nbytes
     assert entry.present == ((0,), (1,), (2,))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to count open files")
+def test_open_entries_hold_no_file(tmp_path: Path, key: EmbeddingKey) -> None:
+    write(tmp_path, key)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    entries = [open_entry(tmp_path, key) for _ in range(20)]
+    assert all(entries)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, key: EmbeddingKey) -> None:
@@ -64,7 +76,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, key: EmbeddingKey, name: str) ->
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CacheError, match=r"damaged .* autosam_cache prune --damaged"):
+    with pytest.raises(CacheError, match=r"damaged .* Run `autosam_cache prune --damaged`"):
         open_entry(tmp_path, key)
 
 
@@ -82,5 +94,6 @@ def test_entries_are_listed_and_removed_with_their_empty_folders(tmp_path: Path,
     entries = list(list_entries(tmp_path))
     assert [record.key.view for _, record in entries if record is not None] == [0, 1]
     for folder, _ in entries:
+        (folder.parent / ".writing-killed").mkdir(exist_ok=True)
         remove_entry(folder)
     assert list(tmp_path.iterdir()) == []

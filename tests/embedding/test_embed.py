@@ -26,7 +26,8 @@ def test_embeddings_are_the_encoders_output_for_every_tile(prepared: Prepared) -
     grid = tile_grid(case.properties.shape[1:], prepared.plan.encoding)
     inputs = rgb_inputs(case.image, grid, prepared.plan.encoding.rgb, range(count))
     direct = EncoderSource(prepared.plan.encoding, "cpu").encode(inputs)
-    torch.testing.assert_close(torch.from_numpy(np.array(entry.embedding)).float(), direct, atol=5e-3, rtol=5e-3)
+    embedding = torch.from_numpy(entry.embedding.rows(range(count))).float()
+    torch.testing.assert_close(embedding, direct, atol=5e-3, rtol=5e-3)
 
 
 def test_a_second_call_never_loads_the_encoder(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +47,30 @@ def test_a_second_call_never_loads_the_encoder(prepared: Prepared, monkeypatch: 
 def test_a_damaged_entry_is_computed_anew(prepared: Prepared) -> None:
     name = preprocessed_cases(prepared.dataset, prepared.folders)[1]
     (entry,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
-    before = np.array(entry.embedding)
+    before = entry.embedding.rows(range(3))
     file = entry_folder(embeddings_folder(prepared.dataset, prepared.folders), entry.key) / "embedding.npy"
     del entry
     file.write_bytes(file.read_bytes()[:-1])
     (again,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
-    np.testing.assert_array_equal(again.embedding, before)
+    np.testing.assert_array_equal(again.embedding.rows(range(3)), before)
+
+
+def test_leftovers_of_a_killed_run_are_removed(prepared: Prepared) -> None:
+    name = preprocessed_cases(prepared.dataset, prepared.folders)[2]
+    (entry,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
+    folder = entry_folder(embeddings_folder(prepared.dataset, prepared.folders), entry.key)
+    folder.rename(folder.with_name(".writing-killed"))
+    embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [name])
+    assert folder.is_dir()
+    assert not list(folder.parent.glob(".writing-*"))
+
+
+def test_what_another_process_has_made_meanwhile_is_taken(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    embed_dataset(prepared.dataset, prepared.plan, prepared.folders)
+    monkeypatch.setattr(embed, "_open_or_forget", lambda root, key: None)  # nothing is there at first
+    monkeypatch.setattr(embed, "embed_case", lambda *_: pytest.fail("computed again"))
+    entries = embed_dataset(prepared.dataset, prepared.plan, prepared.folders)
+    assert len(entries) == len(preprocessed_cases(prepared.dataset, prepared.folders))
 
 
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:

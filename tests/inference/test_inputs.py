@@ -43,8 +43,12 @@ def test_channels_of_a_case_belong_together(make) -> None:
 
 
 def test_a_missing_channel_is_named(make) -> None:
-    with pytest.raises(DatasetError, match="a: found channels 0000, 0002, expected 0000 to 0002"):
+    with pytest.raises(DatasetError, match=r"a: found channels 0000, 0002, expected 0000 to 0002\. Add the missing"):
         find_inputs([make("a_0000.nii.gz", "a_0002.nii.gz")], 3)
+
+
+def test_a_number_that_is_no_channel_belongs_to_the_name(make) -> None:
+    assert names(find_inputs([make("IMG_2023.png", "IMG_2024.png")], 3)) == ["IMG_2023", "IMG_2024"]
 
 
 def test_nothing_to_predict_is_an_error(make, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from autosam_net.data.dataset import training_cases
+from autosam_net.data.plan import Plan
 from autosam_net.errors import DatasetError, ImageFileError, ModelError, UsageError, WeightsError
 from autosam_net.imageio import read_image, read_label
 from autosam_net.inference.model import Model, load_model
 from autosam_net.inference.validate import validate_fold
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
+from autosam_net.training.checkpoint import load_tensors, save_tensors
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head, training_split
 from tests.support import Prepared
@@ -54,7 +56,7 @@ def test_an_ambiguous_or_unknown_model_is_refused(folders: Folders) -> None:
         load_model(900, ["vitt"], folders=folders)
     with pytest.raises(UsageError, match="fold 4 is not trained; trained folds: 0, 1"):
         load_model(900, ["cnn"], ["4"], folders=folders)
-    with pytest.raises(DatasetError, match="no data set 12"):
+    with pytest.raises(DatasetError, match=r"no data set 12; .* Run autosam_train first"):
         load_model(12, folders=folders)
 
 
@@ -82,6 +84,30 @@ def test_predicting_goes_on_where_it_stopped(prepared: Prepared, model: Model, t
     model.predict_folder([first, second], tmp_path, skip_existing=True)
     assert written.stat().st_mtime_ns == before
     assert len(list(tmp_path.glob("*.nii.gz"))) == 2
+
+
+def test_probabilities_that_are_lacking_are_made_up_for(prepared: Prepared, model: Model, tmp_path: Path) -> None:
+    image = images(prepared)[0]
+    model.predict_folder(image, tmp_path)
+    model.predict_folder(image, tmp_path, save_probabilities=True, skip_existing=True)
+    assert len(list(tmp_path.glob("*_probabilities.npy"))) == 1
+
+
+def test_an_image_is_never_overwritten(prepared: Prepared, model: Model, tmp_path: Path) -> None:
+    image = Path(shutil.copy(images(prepared)[0], tmp_path / "scan.nii.gz"))
+    before = image.read_bytes()
+    with pytest.raises(
+        UsageError, match=r"scan.nii.gz: the label map would overwrite the image. Choose another folder"
+    ):
+        model.predict_folder(tmp_path, tmp_path)
+    assert image.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [image]
+
+
+def test_leftovers_of_a_killed_run_are_removed(prepared: Prepared, model: Model, tmp_path: Path) -> None:
+    (tmp_path / ".writing-killed").mkdir()
+    model.predict_folder(images(prepared)[0], tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
 
 
 def test_saved_probabilities_agree_with_the_labels(prepared: Prepared, model: Model, tmp_path: Path) -> None:
@@ -115,8 +141,59 @@ def test_other_encoder_weights_are_refused(prepared: Prepared, folders: Folders,
     other.write_bytes(Path(prepared.plan.encoding.weights or "").read_bytes() + b"\0")
     plan = replace(prepared.plan, encoding=replace(prepared.plan.encoding, weights=str(other)))
     write_json(tmp_path / prepared.dataset.name / "cnn" / "plan.json", plan)
-    with pytest.raises((ModelError, WeightsError), match="other.pth|but the weights found are"):
+    with pytest.raises((ModelError, WeightsError), match=r"other\.pth|but the weights found are"):
         load_model(900, ["cnn"], folders=moved)
+
+
+@pytest.fixture
+def moved(folders: Folders, tmp_path: Path) -> Folders:
+    """Return folders with a copy of the results that a test may change."""
+    shutil.copytree(folders.results, tmp_path / "results")
+    return replace(folders, results=tmp_path / "results")
+
+
+def rewrite_plan(prepared: Prepared, folders: Folders, plan: Plan, name: str = "cnn") -> Path:
+    path = folders.results / prepared.dataset.name / name / "plan.json"
+    write_json(path, plan)
+    return path
+
+
+def test_weights_that_did_not_move_along_are_missed_by_name(prepared: Prepared, moved: Folders) -> None:
+    encoding = replace(prepared.plan.encoding, weights="/elsewhere/tiny.pth")
+    path = rewrite_plan(prepared, moved, replace(prepared.plan, encoding=encoding))
+    expected = (
+        rf"{path}: encoding: weights: /elsewhere/tiny.pth does not exist here. Put .* or correct the path in this"
+    )
+    with pytest.raises(WeightsError, match=expected):
+        load_model(900, ["cnn"], folders=moved)
+
+
+def test_a_plan_that_was_edited_after_training_is_refused(prepared: Prepared, moved: Folders) -> None:
+    preprocessing = replace(prepared.plan.preprocessing, spacing=1.0)
+    rewrite_plan(prepared, moved, replace(prepared.plan, preprocessing=preprocessing))
+    with pytest.raises(ModelError, match=r"fold_0.*: trained by another plan: preprocessing was .* is now"):
+        load_model(900, ["cnn"], folders=moved)
+
+
+def test_models_of_different_plans_do_not_predict_together(prepared: Prepared, moved: Folders) -> None:
+    other = replace(prepared.plan, encoding=replace(prepared.plan.encoding, overlap=0.5))
+    rewrite_plan(prepared, moved, other, "linear")
+    with pytest.raises(ModelError, match="linear and .*cnn were trained by different plans; predict with each alone"):
+        load_model(900, ["cnn", "linear"], folders=moved)
+
+
+def test_a_model_of_another_version_is_refused(prepared: Prepared, moved: Folders) -> None:
+    file = moved.results / prepared.dataset.name / "cnn" / "fold_0" / "model.safetensors"
+    tensors, metadata = load_tensors(file)
+    save_tensors(file, tensors, metadata | {"version": 99})
+    with pytest.raises(ModelError, match=r"model of version 99, expected 1. Train this fold again"):
+        load_model(900, ["cnn"], folders=moved)
+
+
+def test_a_data_set_without_a_finished_fold(moved: Folders) -> None:
+    (moved.results / "Dataset901_Empty").mkdir()
+    with pytest.raises(ModelError, match="Dataset901_Empty: no fold has been trained to its end. Run autosam_train"):
+        load_model(901, folders=moved)
 
 
 def test_validation_writes_label_maps_and_a_summary(prepared: Prepared, folders: Folders) -> None:

@@ -102,6 +102,19 @@ def test_the_encoder_runs_once_for_any_number_of_heads(
         )
 
 
+def test_slices_are_encoded_as_they_are_asked_for(
+    prepared: Prepared, case: PreprocessedCase, source: EncoderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    plain_forward = source.encoder.forward
+    monkeypatch.setattr(source.encoder, "forward", lambda images: passes.append(1) or plain_forward(images))
+    slices = slice_probabilities(case, [Constant([0.0] * 4)], prepared.plan.label_set, source)
+    next(slices)
+    first = len(passes)
+    assert len(list(slices)) == case.properties.shape[0] - 1
+    assert first < len(passes)
+
+
 def test_overlapping_tiles_blend_to_a_partition_of_one(prepared: Prepared) -> None:
     grid = tile_grid((100, 80), replace(prepared.plan.encoding, overlap=0.5))
     tiles = [torch.full((2, 64, 64), 0.5) for _ in grid.origins]

@@ -9,27 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from autosam_net.data.dataset import DatasetSpec, read_dataset
 from autosam_net.paths import Folders, find_folders
+from tests.support import write_nifti
 
 SHAPE, SPACING = (3, 20, 24), (5.0, 1.0, 1.0)
 CASES = ("patient1_a", "patient1_b", "patient2_a", "patient3_a")
-
-
-def write_nifti(
-    path: Path,
-    array: NDArray[Any],
-    spacing: tuple[float, float, float] = SPACING,
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> None:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing[::-1])
-    image.SetOrigin(origin)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path))
 
 
 def phantom(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:

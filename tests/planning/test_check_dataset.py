@@ -22,7 +22,8 @@ from planning.check_dataset import (
     log_notices,
     refuse,
 )
-from tests.planning.conftest import CASES, SPACING, RawDataset, phantom, write_nifti
+from tests.planning.conftest import CASES, SPACING, RawDataset, phantom
+from tests.support import write_nifti
 
 FIRST = CASES[0]
 

@@ -19,8 +19,7 @@ from planning.command import main
 from tests.planning.conftest import CASES, RawDataset
 from tests.planning.figures import probe
 from tests.planning.test_check_dataset import SPOILED
-from tests.planning.test_extract_fingerprint import snapshot
-from tests.support import TINY, real_data
+from tests.support import TINY, only_line, real_data, snapshot
 
 Run = Callable[..., int]
 
@@ -44,13 +43,6 @@ def run(command: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return the command without the seconds that measuring the speed takes."""
     monkeypatch.setattr("planning.probe.probe_speed", lambda machine, encoding, labels: probe(machine))
     return command
-
-
-def only_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line of the error on stderr."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if "case/s" not in line and line]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_from_raw_data_to_preprocessed_cases(raw: RawDataset, command: Run, capsys: pytest.CaptureFixture[str]) -> None:

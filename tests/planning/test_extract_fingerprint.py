@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,20 +13,13 @@ from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import DatasetError
 from autosam_net.jsonio import load
 from planning.extract_fingerprint import extract_fingerprint, measure_case, measure_class, measure_intensities
-from tests.planning.conftest import CASES, SHAPE, SPACING, RawDataset, phantom, write_nifti
+from tests.planning.conftest import CASES, SHAPE, SPACING, RawDataset, phantom
 from tests.planning.figures import dataset
+from tests.support import snapshot, write_nifti
 
 
 def fingerprint_of(raw: RawDataset) -> Fingerprint:
     return extract_fingerprint(raw.spec, raw.folders, workers=1)
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_the_figures_of_a_data_set(raw: RawDataset) -> None:

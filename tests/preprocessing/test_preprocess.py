@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Normalization, Preprocessing
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import DatasetError, PlanError
@@ -50,10 +52,52 @@ def test_another_number_of_channels_is_refused() -> None:
         preprocess_case("case", two, None, SETTINGS)
 
 
-def test_only_what_changed_is_redone(prepared: Prepared, tmp_path: Path) -> None:
+def test_memory_stays_a_few_times_that_of_the_image() -> None:
+    big = Volume(np.random.default_rng(0).random((1, 40, 200, 200), dtype=np.float32), Geometry((3.0, 1.0, 1.0)))
+    settings = Preprocessing(slice_axis=0, spacing=1.0, normalizations=(Normalization("ct", 0.2, 0.8),))
+    tracemalloc.start()
+    preprocess_case("case", big, None, settings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * big.array.nbytes  # an image in float64 alone would be two more
+
+
+@pytest.fixture
+def copied(prepared: Prepared, tmp_path: Path) -> tuple[DatasetSpec, Folders]:
+    """Return a copy of the phantom that a test may change, and folders of its own."""
     folders = Folders(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results")
     shutil.copytree(prepared.dataset.folder, folders.raw / prepared.dataset.name)
-    dataset = replace(prepared.dataset, folder=folders.raw / prepared.dataset.name)
+    return replace(prepared.dataset, folder=folders.raw / prepared.dataset.name), folders
+
+
+@pytest.mark.parametrize(("folder", "lacking"), [("labelsTr", "label map"), ("imagesTr", "image")])
+def test_a_case_without_one_of_its_files_is_named(
+    prepared: Prepared, copied: tuple[DatasetSpec, Folders], folder: str, lacking: str
+) -> None:
+    dataset, folders = copied
+    file = sorted((dataset.folder / folder).iterdir())[0]
+    file.unlink()
+    case = file.name.removesuffix(dataset.file_ending).removesuffix("_0000")
+    with pytest.raises(DatasetError, match=f"{case}: no {lacking} in {folder}. Add it, or remove the case."):
+        preprocess_dataset(dataset, prepared.plan, folders, workers=1)
+
+
+def test_old_cases_and_leftovers_go_and_other_files_stay(
+    prepared: Prepared, copied: tuple[DatasetSpec, Folders]
+) -> None:
+    dataset, folders = copied
+    root = cases_folder(dataset, folders)
+    for name in ("gone", ".writing-killed"):
+        (root / name).mkdir(parents=True)
+    (root / ".DS_Store").touch()
+    preprocess_dataset(dataset, prepared.plan, folders, workers=1)
+    names = {path.name for path in root.iterdir()}
+    assert not names & {"gone", ".writing-killed"}
+    assert ".DS_Store" in names
+
+
+def test_only_what_changed_is_redone(prepared: Prepared, copied: tuple[DatasetSpec, Folders]) -> None:
+    dataset, folders = copied
     preprocess_dataset(dataset, prepared.plan, folders, workers=1)
     root = cases_folder(dataset, folders)
     times = {path.name: (path / "case.json").stat().st_mtime_ns for path in root.iterdir()}

@@ -8,15 +8,17 @@ import logging
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autosam_net.errors import PlanError, UsageError
+from autosam_net.data.plan import Plan
+from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.paths import Folders
 from autosam_net.training import train
-from autosam_net.training.run import ModelFolder, TrainingOptions, list_models
+from autosam_net.training.run import TrainingOptions, list_models
 from autosam_net.training.train import learning_rate, train_head, training_split
 from tests.support import Prepared
 
@@ -33,7 +35,7 @@ def weights(folder: Path) -> bytes:
 def test_a_fold_is_trained_and_its_folder_tells_everything(prepared: Prepared, folders: Folders) -> None:
     folder = train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
     assert folder == folders.results / prepared.dataset.name / "cnn" / "fold_0"
-    rows = list(csv.DictReader((folder / "training_log.csv").open()))
+    rows = list(csv.DictReader((folder / "training_log.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert (folder / "progress.png").stat().st_size > 1000
     manifest = json.loads((folder / "run.json").read_text())
@@ -45,7 +47,8 @@ def test_a_fold_is_trained_and_its_folder_tells_everything(prepared: Prepared, f
 
 def test_training_lowers_the_loss(prepared: Prepared, folders: Folders) -> None:
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=6), folders)
-    losses = [float(row["loss"]) for row in csv.DictReader((folder / "training_log.csv").open())]
+    rows = csv.DictReader((folder / "training_log.csv").read_text().splitlines())
+    losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -80,7 +83,7 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
     assert (folder / "checkpoint.safetensors").exists() and not (folder / "model.safetensors").exists()
     train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(resume=True), folders)
     assert weights(folder) == undisturbed
-    assert len(list(csv.DictReader((folder / "training_log.csv").open()))) == 2
+    assert len(list(csv.DictReader((folder / "training_log.csv").read_text().splitlines()))) == 2
 
 
 def test_an_earlier_training_is_never_lost_unasked(prepared: Prepared, folders: Folders) -> None:
@@ -98,7 +101,7 @@ def test_a_time_limit_shortens_the_training(
     caplog.set_level(logging.INFO)
     options = TrainingOptions(epochs=10_000, max_minutes=0.05)
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
-    rows = list(csv.DictReader((folder / "training_log.csv").open()))
+    rows = list(csv.DictReader((folder / "training_log.csv").read_text().splitlines()))
     assert 1 <= len(rows) < 10_000
     assert "the time limit allows" in caplog.text
     assert float(rows[-1]["learning_rate"]) < float(rows[len(rows) // 2]["learning_rate"]) or len(rows) < 8
@@ -128,11 +131,75 @@ def test_too_many_labelled_patients_and_unknown_folds_are_refused(prepared: Prep
     assert not folders.results.exists()
 
 
-def test_names_of_runs() -> None:
-    assert TrainingOptions().run_name("vit") == "vit"
-    assert TrainingOptions(seed=2).run_name("vit") == "vit_seed2"
-    assert TrainingOptions(labelled=1).run_name("vit") == "vit_labelled1_seed0"
-    assert ModelFolder(Path("results/Dataset027_ACDC/vit")).name == "Dataset027_ACDC/vit"
+@pytest.fixture
+def unfinished(prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a fold whose training was stopped after the first of two epochs."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_log", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
+    return folders.results / prepared.dataset.name / "cnn" / "fold_0"
+
+
+@pytest.mark.parametrize(("epochs", "done"), [(1, 1), (2, 2), (4, 4)])
+def test_going_on_to_another_number_of_epochs(
+    prepared: Prepared, folders: Folders, unfinished: Path, epochs: int, done: int
+) -> None:
+    train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(epochs=epochs, resume=True), folders)
+    assert json.loads((unfinished / "run.json").read_text())["iterations"] == 5 * done
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: replace(plan, encoding=replace(plan.encoding, overlap=0.5)),
+        lambda plan: replace(
+            plan, configurations={**plan.configurations, "cnn": replace(plan.configuration("cnn"), learning_rate=1.0)}
+        ),
+    ],
+)
+def test_a_training_goes_on_with_its_own_plan_only(
+    prepared: Prepared, folders: Folders, unfinished: Path, change: Callable[[Plan], Plan]
+) -> None:
+    with pytest.raises(ModelError, match="this training began with another plan"):
+        train_head(prepared.dataset, change(prepared.plan), "cnn", 0, TrainingOptions(resume=True), folders)
+    assert (unfinished / "checkpoint.safetensors").is_file()
+
+
+def test_weights_that_have_moved_are_the_same_weights(
+    prepared: Prepared, folders: Folders, unfinished: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copy(prepared.plan.encoding.weights or "", tmp_path / "moved.pth")
+    plan = replace(prepared.plan, encoding=replace(prepared.plan.encoding, weights=str(moved)))
+    train_head(prepared.dataset, plan, "cnn", 0, TrainingOptions(resume=True), folders)
+    assert (unfinished / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_ends_the_training(
+    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.SegmentationLoss, "forward", lambda self, logits, labels: logits.sum() * float("nan"))
+    with pytest.raises(ModelError, match=r"the loss is nan in epoch 1. Lower learning_rate"):
+        train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
+    assert not list(folders.results.rglob("*.safetensors"))
+
+
+def test_the_model_appears_after_everything_else(
+    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(train, "save_tensors", fail)
+    with pytest.raises(OSError, match="disk full"):
+        train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
+    folder = folders.results / prepared.dataset.name / "cnn" / "fold_0"
+    assert (folder / "run.json").is_file()
+    assert list(list_models(folders)) == []
 
 
 def test_the_schedule_warms_up_and_ends_at_zero() -> None:

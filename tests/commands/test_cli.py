@@ -1,0 +1,83 @@
+"""What all commands share: exit codes, one-line errors, and signals that leave no trace."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from autosam_net.commands.cli import new_parser, run
+from autosam_net.errors import DatasetError
+
+
+def run_command(main: Callable[[argparse.Namespace], None]) -> int:
+    return run(main, new_parser("for tests"), [])
+
+
+def fail_with(error: BaseException) -> Callable[[argparse.Namespace], None]:
+    def fail(_: argparse.Namespace) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DatasetError("case1: no label file. Add it."), 2, "case1: no label file. Add it."),
+        (KeyboardInterrupt(), 130, "interrupted; what was finished is kept"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.npy"), 2, "a.npy: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/results"), 2, "/results: Permission denied"),
+    ],
+)
+def test_what_is_not_our_fault_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
+) -> None:
+    assert run_command(fail_with(error)) == code
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("wrong"), OSError(errno.EBADF, "Bad file descriptor")])
+def test_our_own_faults_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        run_command(fail_with(error))
+
+
+def test_sigterm_unwinds_and_the_old_handler_comes_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    unwound = []
+
+    def terminated(_: argparse.Namespace) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            unwound.append(True)
+
+    with pytest.raises(SystemExit) as exit_:
+        run_command(terminated)
+    assert exit_.value.code == 128 + signal.SIGTERM
+    assert unwound
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_command_runs_in_any_thread() -> None:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(run_command(lambda _: None)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        new_parser("for tests").parse_args(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith("autosam_net ")

@@ -1,0 +1,75 @@
+"""The state of a training on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from autosam_net.errors import ModelError
+from autosam_net.training.checkpoint import (
+    TrainingState,
+    load_tensors,
+    restore_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+
+
+def state(steps: int = 0) -> TrainingState:
+    torch.manual_seed(0)
+    head = nn.Linear(3, 2)
+    new = TrainingState(head, torch.optim.AdamW(head.parameters()), 0, 7, [], 0.0, {})
+    for _ in range(steps):
+        new.optimizer.zero_grad()
+        head(torch.rand(4, 3)).sum().backward()
+        new.optimizer.step()
+        new.iteration += 1
+    return new
+
+
+def test_what_is_restored_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    original = state(steps=3)
+    original.log.append({"epoch": 1.0})
+    original.sums["loss"] = 0.1
+    save_checkpoint(tmp_path / "a.safetensors", original, "same")
+    expected = torch.rand(2)
+    restored = state()
+    restore_checkpoint(tmp_path / "a.safetensors", restored, "same")
+    assert torch.equal(torch.rand(2), expected)
+    assert (restored.iteration, restored.log, restored.sums) == (3, original.log, original.sums)
+    save_checkpoint(tmp_path / "b.safetensors", original, "same")
+    torch.set_rng_state(load_tensors(tmp_path / "b.safetensors")[0]["generator"])
+    save_checkpoint(tmp_path / "c.safetensors", restored, "same")
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "c.safetensors").read_bytes()
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.safetensors", state(), "these")
+    with pytest.raises(ModelError, match=r"a.safetensors: this training began with another plan.* --overwrite"):
+        restore_checkpoint(tmp_path / "a.safetensors", state(), "others")
+
+
+def test_equal_content_makes_equal_bytes(tmp_path: Path) -> None:
+    metadata = {name: name for name in "abcdefgh"}
+    contents = set()
+    for _ in range(5):
+        save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2), "y": torch.zeros(3)}, metadata)
+        contents.add((tmp_path / "a.safetensors").read_bytes())
+    assert len(contents) == 1
+    assert load_tensors(tmp_path / "a.safetensors")[1] == metadata
+
+
+def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no such file\. Train this fold first"):
+        load_tensors(tmp_path / "missing.safetensors")
+    save_tensors(tmp_path / "cut.safetensors", {"x": torch.ones(2)}, {})
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"cut.safetensors: damaged .* --overwrite"):
+        load_tensors(tmp_path / "cut.safetensors")
+    save_file({"x": torch.ones(2)}, tmp_path / "foreign.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="not written by this version of autosam_net"):
+        load_tensors(tmp_path / "foreign.safetensors")
