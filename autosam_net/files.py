@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = ".writing-"
-DAY = 24 * 3600  # seconds after which another machine is taken to write no longer
+DAY = 24 * 3600  # seconds; nobody writes to one file or folder for longer
 RACES = 10  # other processes that may put the same folder in place at the same moment
 
 
@@ -72,10 +72,14 @@ def remove_leftovers(folder: Path) -> None:
 
 def _has_a_writer(leftover: Path) -> bool:
     named = re.fullmatch(rf"{re.escape(PREFIX)}(.*)-(\d+)-\w+", leftover.name)
-    if named is None:
+    try:
+        old = time.time() - leftover.stat().st_mtime > DAY
+    except FileNotFoundError:
         return False
-    if named[1] != platform.node() or os.name == "nt":  # where nothing is known of the process
-        return leftover.exists() and time.time() - leftover.stat().st_mtime < DAY
+    if named is None or old:
+        return False
+    if named[1] != platform.node() or os.name == "nt":
+        return True  # nothing is known of the process
     try:
         os.kill(int(named[2]), 0)  # sends nothing, only asks
     except ProcessLookupError:

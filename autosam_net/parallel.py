@@ -21,6 +21,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+class PlainLines:
+    """A stream for tqdm where no terminal is: each state of the bar becomes a line of its own on stderr."""
+
+    def write(self, text: str) -> None:
+        """Write what is visible of `text`, if anything, as a line."""
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Flush stderr."""
+        sys.stderr.flush()
+
+
 def progress(items: Iterable[Item], description: str, total: int, unit: str = "case") -> Iterator[Item]:
     """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds."""
     from tqdm import tqdm
@@ -36,6 +49,7 @@ def progress(items: Iterable[Item], description: str, total: int, unit: str = "c
         dynamic_ncols=terminal,
         leave=not terminal,
         delay=0.0 if terminal else 2.0,
+        file=sys.stderr if terminal else PlainLines(),
     )
 
 

@@ -79,9 +79,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     except OSError as error:
         if error.errno not in USERS_FAULTS:
             raise
-        print(
-            f"{parser.prog}: {error.filename or 'file'}: {error.strerror}; what was finished is kept", file=sys.stderr
-        )
+        place = error.filename or "a file"
+        print(f"{parser.prog}: {place}: {error.strerror}; what was finished is kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; what was finished is kept", file=sys.stderr)

@@ -6,12 +6,14 @@ import argparse
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autosam_net.commands.cli import new_parser, run
-from autosam_net.data.labels import LabelSet
 from autosam_net.errors import DatasetError, PlanError, UsageError
 from autosam_net.jsonio import from_json, read_json
+
+if TYPE_CHECKING:
+    from autosam_net.data.labels import LabelSet
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,8 @@ def read_labels(path: Path) -> tuple[LabelSet, str]:
         PlanError: the file is missing, is no JSON, or lacks one of the keys.
         DatasetError: the labels contradict each other.
     """
+    from autosam_net.data.labels import LabelSet
+
     content: Any = read_json(path)
     for key in ("labels", "file_ending"):
         if not isinstance(content, dict) or key not in content:
@@ -108,6 +112,7 @@ def detect_labels(references: Path) -> tuple[LabelSet, str]:
     """
     import numpy as np
 
+    from autosam_net.data.labels import LabelSet
     from autosam_net.imageio import READERS, read_label
 
     files = sorted(path for path in references.iterdir() if not path.name.startswith("."))

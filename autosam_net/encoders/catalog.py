@@ -74,10 +74,6 @@ class EncoderEntry:
     pixel_mean: Rgb = (0.0, 0.0, 0.0)
     pixel_std: Rgb = (1.0, 1.0, 1.0)
 
-    def gflop_at(self, input_size: int) -> float:
-        """Return the cost of one image of another input size: it goes with the area (attention over windows)."""
-        return self.gflop * (input_size / self.input_size) ** 2
-
 
 ENCODERS: Registry[EncoderEntry] = Registry("encoder")
 

@@ -35,8 +35,9 @@ class VitHead(nn.Module):
         token_noise: standard deviation of the noise on the class tokens' start, which parts the classes that start from
             the same mask token.
         dropout: of whole channels of the embedding.
-        position_jitter: in training, each image's positions are moved by up to this part of its side. Without it the head
-            learns where in the image its few patients had their organs: on ACDC with one patient, mean Dice fell to 0.37.
+        position_jitter: in training, each image's positions are moved by up to this part of its side. Without it the
+            head learns where in the image its few patients had their organs: on ACDC with one patient, mean Dice fell
+            to 0.37.
     """
 
     recipe: ClassVar[Recipe] = Recipe(

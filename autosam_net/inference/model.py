@@ -244,10 +244,8 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
 
 
 def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None:
-    if metadata.get("version") != MODEL_VERSION:
-        raise ModelError(
-            f"{file}: of version {metadata.get('version')}, expected {MODEL_VERSION}. Train this fold again."
-        )
+    if (found := metadata.get("version")) != MODEL_VERSION:
+        raise ModelError(f"{file}: model of version {found}, expected {MODEL_VERSION}. Train this fold again.")
     expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     if metadata["encoder_sha256"] != expected:
         raise ModelError(

@@ -153,6 +153,7 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource) -> None:
                 save_checkpoint(run.checkpoint, state, run.digest)
                 log.warning("%s: saved after iteration %d; go on with --continue", run.folder, state.iteration)
                 stop.raise_if_requested()
+        stop.raise_if_requested()  # between the last iteration and here
 
 
 def learning_rate(iteration: int, total: int, highest: float) -> float:

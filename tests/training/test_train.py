@@ -153,6 +153,15 @@ def test_going_on_to_another_number_of_epochs(
     assert json.loads((unfinished / "run.json").read_text())["iterations"] == 5 * done
 
 
+def test_a_killed_training_goes_on_from_its_last_epoch_to_the_same_bytes(
+    prepared: Prepared, folders: Folders, unfinished: Path
+) -> None:
+    train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(resume=True), folders)
+    killed = weights(unfinished)
+    train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(overwrite=True), folders)
+    assert weights(unfinished) == killed
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,0 +1,41 @@
+"""The Python of docs/python_api.md and of the README runs as it stands there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import TINY
+from tests.test_readme import ROOT, blocks
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder to work in; the tiny encoder takes the place of the default one."""
+    (tmp_path / "weights").mkdir()
+    shutil.copy(tiny_weights, tmp_path / "weights")
+    monkeypatch.setattr("autosam_net.encoders.weights.weights_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr("planning.rules.CPU_ENCODER", TINY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_from_raw_data_to_predictions(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "python_api.md", "python"):
+        exec(compile(block, "python_api.md", "exec"), names)
+    labels, written = names["labels"], names["written"]
+    assert labels.shape == names["image"].shape
+    assert [path.name for path in written] == ["patient006_frame01.nii.gz", "patient007_frame01.nii.gz"]
+    assert (place / "work" / "out" / "summary.json").is_file()
+    assert "no trained model 'cnm'; did you mean 'cnn'?" in capsys.readouterr().out
+
+    (place / "demo").mkdir()
+    (place / "work").rename(place / "demo" / "Example")  # what `make demo` leaves
+    for block in blocks(ROOT / "README.md", "python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["labels"].shape == (6, 96, 96)
+    assert all(path.is_file() for path in names["written"])
