@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from autosam_net.errors import AutosamError
-from autosam_net.plugins import with_plugins
+from autosam_net.plugins import load_plugins, loaded_plugins
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,7 +72,7 @@ def map_cases(
 
     try:
         with joblib.Parallel(n_jobs=workers, return_as="generator") as pool:
-            call = joblib.delayed(with_plugins(function))
+            call = joblib.delayed(functools.partial(_call_as_here, function, os.getcwd(), loaded_plugins()))
             results = pool(call(item) for item in items)
             return list(progress(results, description, len(items)))
     except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
@@ -78,3 +80,10 @@ def map_cases(
             f"{description}: a worker process was killed, most often for want of memory. "
             "Run again with fewer workers (--workers 1)."
         ) from error
+
+
+def _call_as_here(function: Callable[[Item], Result], folder: str, plugins: Sequence[Path], item: Item) -> Result:
+    """Return `function(item)`, called in a worker, which may be of an earlier call and in another folder by then."""
+    os.chdir(folder)
+    load_plugins(plugins)
+    return function(item)

@@ -24,7 +24,7 @@ def find_folders(root: Path | str | None = None) -> Folders:
     ours lie in a sub-folder `autosam_net`, so that no file of nnU-Net's is ever overwritten.
     """
     if root is not None:
-        base = Path(root).expanduser()
+        base = Path(root).expanduser().absolute()  # worker processes may have another working folder
         return Folders(base / "raw", base / "preprocessed", base / "results")
     return Folders(_folder("raw", ""), _folder("preprocessed", "autosam_net"), _folder("results", "autosam_net"))
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from autosam_net.errors import UsageError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 ENTRY_POINTS = "autosam_net.plugins"
 _loaded: dict[Path, None] = {}
@@ -35,14 +31,9 @@ def load_plugins(files: Iterable[Path]) -> None:
             _loaded[file.resolve()] = None
 
 
-def with_plugins(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """Return `function`, made to load this process's plugins first: worker processes begin without them."""
-    return functools.partial(_call_with_plugins, function, tuple(_loaded))
-
-
-def _call_with_plugins(function: Callable[[Item], Result], files: tuple[Path, ...], item: Item) -> Result:
-    load_plugins(files)
-    return function(item)
+def loaded_plugins() -> tuple[Path, ...]:
+    """Return the files that were run in this process, for a worker process to run them too."""
+    return tuple(_loaded)
 
 
 @functools.cache

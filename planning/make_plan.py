@@ -75,10 +75,11 @@ def make_plan(
     inputs = sum(rules.count_case_inputs(fingerprint, preprocessing, encoding).values())
     seconds = rounded(probe.seconds_per_input)
     encoding, reasons["views"] = rules.choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
+    trained = rules.training_share(inputs, folds)
+    largest = max(rules.class_extents(fingerprint, preprocessing.slice_axis), default=0.0) / preprocessing.spacing
     configurations = {}
     for head, recipe in probe.recipes.items():
-        trained = rules.training_share(inputs, folds)
-        configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained)
+        configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained, largest)
     plan = Plan(
         version=PLAN_VERSION,
         dataset=dataset.name,

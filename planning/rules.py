@@ -27,6 +27,7 @@ from planning.machine import MIB, HeadRecipe, Machine
 CLEARLY_LARGER = 1.5  # a spacing this much larger than both others marks the direction of acquisition
 SIZE_STEP = 64  # pixels; window attention wants multiples of it
 SMALLEST_SIZE = 128
+LARGE_PIXELS = 64  # structures larger than this have an inside that a few convolutions cannot tell from other tissue
 CPU_SIZE = 512  # an encoder for 1024 px costs a CPU four times less at half the side, attention even more
 CELL_PIXELS = 2.0  # an embedding cell shall not be finer than two raw pixels: nothing more can be seen there
 SMALL_PIXELS = 12.0  # structures with fewer pixels across vanish in the embedding
@@ -191,7 +192,13 @@ def choose_resolution(fingerprint: Fingerprint, axis: int, size: int, entry: Enc
 
 
 def smallest_extent(fingerprint: Fingerprint, axis: int) -> float | None:
-    """Return how far the smallest class reaches in plane (mm): the 10th percentile over classes; None without any.
+    """Return how far the smallest class reaches in plane (mm): the 10th percentile over classes; None without any."""
+    extents = class_extents(fingerprint, axis)
+    return float(np.percentile(extents, 10)) if extents else None
+
+
+def class_extents(fingerprint: Fingerprint, axis: int) -> list[float]:
+    """Return how far each class reaches in plane (mm), sorted.
 
     Of each class the median over cases of its typical component, the geometric mean of both sides.
     """
@@ -201,9 +208,7 @@ def smallest_extent(fingerprint: Fingerprint, axis: int) -> float | None:
         for name, stats in case.classes.items():
             sides = [stats.component_extent_mm[other] for other in plane]
             extents.setdefault(name, []).append(math.sqrt(sides[0] * sides[1]))
-    if not extents:
-        return None
-    return float(np.percentile(sorted(float(np.median(values)) for values in extents.values()), 10))
+    return sorted(float(np.median(values)) for values in extents.values())
 
 
 def choose_normalizations(
@@ -319,12 +324,20 @@ def training_share(count: int, folds: int) -> int:
     return count * (folds - 1) // folds if folds > 1 else count
 
 
-def choose_head(name: str, recipe: HeadRecipe, inputs: int) -> tuple[Configuration, str]:
-    """Return how a head is trained on `inputs` encoder inputs: its own recipe, longer where there are more."""
+def choose_head(name: str, recipe: HeadRecipe, inputs: int, largest: float) -> tuple[Configuration, str]:
+    """Return how a head is trained on `inputs` encoder inputs: its own recipe, longer where there are more.
+
+    Args:
+        largest: pixels across the largest class; a head that has a setting `context` gets it above `LARGE_PIXELS`.
+    """
+    settings, context = dict(recipe.settings), ""
+    if "context" in settings and largest > LARGE_PIXELS:
+        settings["context"] = 1.0
+        context = f"; context, since the largest class has {largest:.0f} px across (over {LARGE_PIXELS})"
     batch_size = max(1, min(recipe.batch_size, inputs))
     configuration = Configuration(
         head=name,
-        settings=dict(recipe.settings),
+        settings=settings,
         batch_size=batch_size,
         epochs=recipe.epochs,
         maximum_epochs=round(recipe.epochs * MOST_EPOCHS),
@@ -335,7 +348,7 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int) -> tuple[Configurati
     return configuration, (
         f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "
         f"rate {recipe.learning_rate:g}; {configuration.epochs_for(inputs)} epochs for {inputs} training inputs (they "
-        f"grow with the square root over {REFERENCE_INPUTS} inputs, at most {MOST_EPOCHS:g}-fold)"
+        f"grow with the square root over {REFERENCE_INPUTS} inputs, at most {MOST_EPOCHS:g}-fold){context}"
     )
 
 

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from autosam_net.data.dataset import find_dataset
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry, WeightsSource, register_encoder
 from autosam_net.paths import find_folders
 from autosam_net.preprocessing.preprocess import preprocess_dataset
 from tests.support import TINY, Prepared, TinyNetwork, build_tiny, tiny_plan, write_records
+
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no mistake
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,14 @@ def test_results_come_in_order(workers: int) -> None:
 def test_one_worker_is_this_process() -> None:
     assert map_cases(lambda _: os.getpid(), [1, 2], "asking", workers=1) == [os.getpid()] * 2
     assert map_cases(lambda _: os.getpid(), [1], "asking", workers=8) == [os.getpid()]
+
+
+def test_workers_that_are_used_again_follow_into_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    map_cases(lambda _: os.getcwd(), [1, 2], "asking", workers=2)
+    monkeypatch.chdir(tmp_path)
+    assert map_cases(lambda _: os.getcwd(), [1, 2], "asking", workers=2) == [str(tmp_path)] * 2
 
 
 def test_nothing_to_do() -> None:

@@ -100,9 +100,7 @@ def test_the_messages_explained_are_messages_of_the_program() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     source = re.sub(r'"\n\s*f?"', "", source)  # a literal broken over lines
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    quotes = [
-        quote for row in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) for quote in re.findall("`([^`]+)`", row)
-    ]
-    parts = [part for quote in quotes for part in quote.split("...")]
+    rows = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
+    parts = [part for row in rows for quote in re.findall("`([^`]+)`", row) for part in quote.split("...")]
     assert len(parts) > 40
     assert [part for part in parts if part.strip(" ();,:") and part.strip() not in source] == []

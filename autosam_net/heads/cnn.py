@@ -22,11 +22,13 @@ class CnnHead(nn.Module):
 
     Settings:
         width: channels at the embedding's resolution, a multiple of 16; half of that at twice the resolution.
+        context: 1 adds a path at a quarter of the embedding's resolution whose dilated convolutions see the whole input,
+            for structures so large that their inside looks like any other tissue; 0 leaves it out.
         dropout: of whole channels of the embedding, the augmentation that a cached embedding allows.
     """
 
     recipe: ClassVar[Recipe] = Recipe(
-        settings={"width": 64.0, "dropout": 0.3},
+        settings={"width": 64.0, "dropout": 0.3, "context": 0.0},
         batch_size=8,
         epochs=8,
         iterations=50,
@@ -46,16 +48,26 @@ class CnnHead(nn.Module):
         self.coarse = _block(shape.channels, width)
         self.fine = nn.Sequential(_block(width, width // 2), _block(width // 2, width // 2))
         self.classify = nn.Conv2d(width // 2, shape.outputs, 1)
+        self.context = _context(shape.channels, width) if settings["context"] else None
 
     def forward(self, embedding: Tensor) -> Tensor:
-        features = self.coarse(self.norm(embedding))  # (B, width, grid, grid)
+        embedding = self.norm(embedding)
+        features = self.coarse(embedding)  # (B, width, grid, grid)
+        if self.context is not None:
+            features = features + enlarge(self.context(embedding), features.shape[-1])
         features = self.fine(enlarge(features, 2 * features.shape[-1]))  # (B, width / 2, 2 grid, 2 grid)
         return enlarge(self.classify(features), self.size)
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def _context(inputs: int, width: int) -> nn.Sequential:
+    """Return the path that sees 1 + 2 (1 + 1 + 2 + 4) = 17 cells of four embedding pixels, at 256 px the whole input."""
+    dilated = [_block(width, width, dilation) for dilation in (1, 2, 4)]
+    return nn.Sequential(nn.AvgPool2d(4), _block(inputs, width), *dilated)
+
+
+def _block(inputs: int, outputs: int, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False),
         nn.GroupNorm(GROUPS, outputs),
         nn.GELU(),
     )

@@ -29,3 +29,19 @@ def test_dropout_acts_in_training_only() -> None:
     embedding = torch.randn(1, 256, 8, 8)
     assert not torch.equal(head.train()(embedding), head(embedding))
     assert torch.equal(head.eval()(embedding), head(embedding))
+
+
+def test_context_lets_a_pixel_see_the_whole_input() -> None:
+    torch.manual_seed(0)
+    embedding = torch.randn(1, 256, 64, 64)
+    changed = embedding.clone()
+    changed[:, :, -4:, -4:] += 5  # the corner opposite to the pixel looked at
+    reached = {}
+    for context in (0.0, 1.0):
+        head = build_head("cnn", HeadShape(2, 256, 4, 256), {"context": context}, {}).eval()
+        for layer in head.modules():  # group norms see everything; here only the convolutions shall speak
+            if isinstance(layer, torch.nn.GroupNorm):
+                layer.forward = lambda features: features
+        reached[context] = (head(changed) - head(embedding))[0, :, 127, 127].abs().max().item()
+    assert reached[0.0] == 0.0
+    assert reached[1.0] > 0.0

@@ -19,7 +19,7 @@ from planning.command import main
 from tests.planning.conftest import CASES, RawDataset
 from tests.planning.figures import probe
 from tests.planning.test_check_dataset import SPOILED
-from tests.support import TINY, only_line, real_data, snapshot
+from tests.support import TINY, only_line, snapshot
 
 Run = Callable[..., int]
 
@@ -184,25 +184,3 @@ def test_wrong_values_of_flags(
     assert run(*words) == 2
     assert message in only_line(capsys)
     assert not raw.folders.preprocessed.exists()
-
-
-@pytest.mark.usefixtures("run")
-def test_hippocampus_is_planned_without_a_hand(tmp_path: Path, tiny_weights: Path) -> None:
-    source = real_data("Task04_Hippocampus")
-    folder = tmp_path / "real" / "raw" / "Dataset004_Hippocampus"
-    raw = RawDataset(tmp_path / "real", folder)
-    images = sorted((source / "imagesTr").glob("hippocampus_*.nii.gz"))[:5]
-    for image in images:
-        name = image.name.removesuffix(".nii.gz")
-        for target, origin in ((raw.image(name), image), (raw.label(name), source / "labelsTr" / image.name)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(origin, target)
-    (folder / "dataset.json").write_text(
-        '{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "anterior": 1, "posterior": 2}, '
-        '"numTraining": 5, "file_ending": ".nii.gz"}'
-    )
-    words = ["--root", str(raw.root), "--workers", "1", "--encoder", TINY, "--weights", str(tiny_weights)]
-    assert main(["-d", "4", "--plan-only", *words]) == 0
-    plan = load_plan(raw.preprocessed / "plan.json")
-    assert plan.preprocessing.normalizations[0].name == "percentile"
-    assert [source.offset for source in plan.encoding.rgb] == [-1, 0, 1]
