@@ -14,7 +14,8 @@ from autosam_net.paths import find_folders
 from autosam_net.preprocessing.preprocess import preprocess_dataset
 from tests.support import TINY, Prepared, TinyNetwork, build_tiny, tiny_plan, write_records
 
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no mistake
+# a busy machine is no mistake
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 

@@ -22,8 +22,8 @@ class CnnHead(nn.Module):
 
     Settings:
         width: channels at the embedding's resolution, a multiple of 16; half of that at twice the resolution.
-        context: 1 adds a path at a quarter of the embedding's resolution whose dilated convolutions see the whole input,
-            for structures so large that their inside looks like any other tissue; 0 leaves it out.
+        context: 1 adds a path at a quarter of the embedding's resolution whose dilated convolutions see the whole
+            input, for structures so large that their inside looks like any other tissue; 0 leaves it out.
         dropout: of whole channels of the embedding, the augmentation that a cached embedding allows.
     """
 
@@ -60,7 +60,7 @@ class CnnHead(nn.Module):
 
 
 def _context(inputs: int, width: int) -> nn.Sequential:
-    """Return the path that sees 1 + 2 (1 + 1 + 2 + 4) = 17 cells of four embedding pixels, at 256 px the whole input."""
+    """Return the path that sees 1 + 2 (1 + 1 + 2 + 4) = 17 cells of 4 embedding pixels: the whole of 256 px."""
     dilated = [_block(width, width, dilation) for dilation in (1, 2, 4)]
     return nn.Sequential(nn.AvgPool2d(4), _block(inputs, width), *dilated)
 
