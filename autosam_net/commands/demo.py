@@ -116,3 +116,7 @@ def _command(name: str, *words: str | Path) -> None:
         raise AutosamError(f"{name} is not installed beside {sys.executable}. Run pip install -e . with it.")
     if code := subprocess.run([script, *line], check=False).returncode:
         raise AutosamError(f"{name} ended with exit code {code}; its message stands above")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
