@@ -23,7 +23,7 @@ EDITS = {  # by hand, for speed: fewer pixels, fewer encoder passes, fewer itera
     "encoding": {"input_size": 128, "maximum_views": 1},
 }
 TRAINING = {"iterations": 40, "batch_size": 4}
-REACHED = 0.75  # mean Dice on the two test cases; measured: 0.87
+REACHED = 0.8  # mean Dice on the two test cases; measured: 0.92
 
 
 class Session:

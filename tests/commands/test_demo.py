@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,10 @@ def test_a_failing_step_ends_the_demo(
     captured = capsys.readouterr()
     assert captured.out.startswith("\n$ autosam_example --root ")
     assert message in captured.err
+
+
+def test_it_runs_as_the_module_that_make_starts() -> None:
+    words = [sys.executable, "-m", "autosam_net.commands.demo", "--help"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0
+    assert "--data" in answer.stdout
