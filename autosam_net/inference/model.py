@@ -253,7 +253,7 @@ def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None
             f"but the weights found are {expected[:12]}. Set the plan's encoding.weights to the right file."
         )
     for key, value in trained_by(plan).items():
-        if metadata[key] != to_json(value):
+        if metadata.get(key) != to_json(value):
             raise ModelError(
                 f"{file}: trained by another plan: {key} was {metadata[key]}, is now {to_json(value)}. Put back the "
                 "plan.json that training wrote, or train this fold again."
