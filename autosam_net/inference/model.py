@@ -255,8 +255,8 @@ def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None
     for key, value in trained_by(plan).items():
         if metadata.get(key) != to_json(value):
             raise ModelError(
-                f"{file}: trained by another plan: {key} was {metadata[key]}, is now {to_json(value)}. Put back the "
-                "plan.json that training wrote, or train this fold again."
+                f"{file}: trained by another plan: {key} was {metadata.get(key)}, is now {to_json(value)}. "
+                "Put back the plan.json that training wrote, or train this fold again."
             )
 
 
