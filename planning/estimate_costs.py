@@ -63,7 +63,8 @@ def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> Ste
     configuration = plan.configurations[name]
     inputs = training_share(sum(count_case_inputs(fingerprint, plan.preprocessing, plan.encoding).values()), plan.folds)
     recipe, step = probe.recipes[configuration.head], probe.seconds_per_iteration[configuration.head]
-    seconds = configuration.epochs_for(inputs) * configuration.iterations * rounded(step)
+    patients = training_share(len(set(fingerprint.groups.values())), plan.folds)
+    seconds = configuration.epochs_for(inputs, patients) * configuration.iterations * rounded(step)
     share = configuration.batch_size / recipe.batch_size
     return StepEstimate(rounded(seconds * share), 10.0, rounded(probe.memory_mib.get(configuration.head, 0.0)))
 

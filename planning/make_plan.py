@@ -76,10 +76,11 @@ def make_plan(
     seconds = rounded(probe.seconds_per_input)
     encoding, reasons["views"] = rules.choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
     trained = rules.training_share(inputs, folds)
+    patients = rules.training_share(len(set(fingerprint.groups.values())), folds)
     largest = max(rules.class_extents(fingerprint, preprocessing.slice_axis), default=0.0) / preprocessing.spacing
     configurations = {}
     for head, recipe in probe.recipes.items():
-        configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained, largest)
+        configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained, patients, largest)
     plan = Plan(
         version=PLAN_VERSION,
         dataset=dataset.name,

@@ -11,6 +11,7 @@ import numpy as np
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.plan import (
     REFERENCE_INPUTS,
+    REFERENCE_PATIENTS,
     Configuration,
     Encoding,
     Normalization,
@@ -324,8 +325,8 @@ def training_share(count: int, folds: int) -> int:
     return count * (folds - 1) // folds if folds > 1 else count
 
 
-def choose_head(name: str, recipe: HeadRecipe, inputs: int, largest: float) -> tuple[Configuration, str]:
-    """Return how a head is trained on `inputs` encoder inputs: its own recipe, longer where there are more.
+def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, largest: float) -> tuple[Configuration, str]:
+    """Return how a head is trained on `inputs` encoder inputs of `patients`: its own recipe, longer where there are more.
 
     Args:
         largest: pixels across the largest class; a head that has a setting `context` gets it above `LARGE_PIXELS`.
@@ -347,8 +348,9 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, largest: float) -> t
     )
     return configuration, (
         f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "
-        f"rate {recipe.learning_rate:g}; {configuration.epochs_for(inputs)} epochs for {inputs} training inputs (they "
-        f"grow with the square root over {REFERENCE_INPUTS} inputs, at most {MOST_EPOCHS:g}-fold){context}"
+        f"rate {recipe.learning_rate:g}; {configuration.epochs_for(inputs, patients)} epochs for {inputs} training inputs "
+        f"of {patients} patients (they grow with the square root over {REFERENCE_INPUTS} inputs or {REFERENCE_PATIENTS} "
+        f"patients, at most {MOST_EPOCHS:g}-fold){context}"
     )
 
 

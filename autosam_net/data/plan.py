@@ -15,6 +15,7 @@ from autosam_net.registry import suggest
 
 PLAN_VERSION = 1
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
+REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Configuration:
     Attributes:
         head: in the registry of heads.
         settings: the head's own settings.
-        epochs: for up to 100 training inputs, each of `iterations` batches of `batch_size` inputs.
-        maximum_epochs: more inputs are trained on longer, with the square root of their number, up to this.
+        epochs: for up to 100 training inputs and 5 patients, each of `iterations` batches of `batch_size` inputs.
+        maximum_epochs: more inputs or patients are trained on longer, with the square root of their number, up to this.
         learning_rate: highest value of the one-cycle schedule of AdamW.
     """
 
@@ -110,9 +111,14 @@ class Configuration:
     learning_rate: float
     weight_decay: float
 
-    def epochs_for(self, inputs: int) -> int:
-        """Return the number of epochs for a training set of `inputs` encoder inputs (one view of each counted)."""
-        longer = self.epochs * math.sqrt(max(1.0, inputs / REFERENCE_INPUTS))
+    def epochs_for(self, inputs: int, patients: int) -> int:
+        """Return the number of epochs for a training set.
+
+        Args:
+            inputs: encoder inputs, one view of each counted.
+            patients: groups of cases that they come from.
+        """
+        longer = self.epochs * math.sqrt(max(1.0, inputs / REFERENCE_INPUTS, patients / REFERENCE_PATIENTS))
         return min(round(longer), max(self.epochs, self.maximum_epochs))
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def train_head(
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     encoded = time.monotonic()
-    state = _initial_state(run, options.epochs or settings.epochs_for(inputs))
+    state = _initial_state(run, options.epochs or settings.epochs_for(inputs, _count_patients(split, dataset, folders)))
     if options.resume and run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
@@ -116,8 +117,17 @@ def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, fo
     split = select_fold(load_splits(folders.preprocessed / dataset.name / "splits_final.json"), fold)
     if options.labelled is None:
         return split
-    fingerprint = load(Fingerprint, folders.preprocessed / dataset.name / "dataset_fingerprint.json")
-    return Split(draw_labelled(split.train, fingerprint.groups, options.labelled, options.seed), split.val)
+    return Split(draw_labelled(split.train, _groups(dataset, folders), options.labelled, options.seed), split.val)
+
+
+def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
+    """Return case -> patient, as the fingerprint has it."""
+    return load(Fingerprint, folders.preprocessed / dataset.name / "dataset_fingerprint.json").groups
+
+
+def _count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
+    groups = _groups(dataset, folders)
+    return len({groups[case] for case in split.train})
 
 
 def _digest(plan: Plan, settings: Configuration, options: TrainingOptions, records: list[StoredCase]) -> str:

@@ -195,21 +195,24 @@ def test_noise_in_the_measurement_leaves_the_budget() -> None:
     assert len(budgets) <= 2
 
 
-@pytest.mark.parametrize(("inputs", "factor"), [(1, 1.0), (100, 1.0), (400, 2.0), (1600, 4.0), (10**6, 4.0)])
-def test_epochs_grow_with_the_training_inputs(inputs: int, factor: float) -> None:
-    found, reason = rules.choose_head("cnn", RECIPES["cnn"], inputs, largest=30.0)
-    assert found.epochs_for(inputs) == round(RECIPES["cnn"].epochs * factor)
+@pytest.mark.parametrize(
+    ("inputs", "patients", "factor"),
+    [(1, 1, 1.0), (100, 5, 1.0), (400, 5, 2.0), (1600, 5, 4.0), (10**6, 5, 4.0), (80, 80, 4.0), (20, 20, 2.0)],
+)
+def test_epochs_grow_with_the_training_inputs_and_patients(inputs: int, patients: int, factor: float) -> None:
+    found, reason = rules.choose_head("cnn", RECIPES["cnn"], inputs, patients, largest=30.0)
+    assert found.epochs_for(inputs, patients) == round(RECIPES["cnn"].epochs * factor)
     assert found.batch_size == min(8, inputs)
     assert has_figures(reason)
 
 
 def test_large_structures_get_context_where_a_head_has_it() -> None:
     recipe = replace(RECIPES["cnn"], settings={"context": 0.0})
-    small, _ = rules.choose_head("cnn", recipe, 100, largest=rules.LARGE_PIXELS)
-    large, reason = rules.choose_head("cnn", recipe, 100, largest=99.0)
+    small, _ = rules.choose_head("cnn", recipe, 100, 5, largest=rules.LARGE_PIXELS)
+    large, reason = rules.choose_head("cnn", recipe, 100, 5, largest=99.0)
     assert (small.settings["context"], large.settings["context"]) == (0.0, 1.0)
     assert "99 px across" in reason
-    assert "context" not in rules.choose_head("linear", RECIPES["linear"], 100, largest=99.0)[0].settings
+    assert "context" not in rules.choose_head("linear", RECIPES["linear"], 100, 5, largest=99.0)[0].settings
 
 
 def test_precision_is_explained() -> None:
