@@ -41,9 +41,9 @@ class EntryRecord:
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array in a .npy file, read row by row and never kept open.
+    """An array in a .npy file, mapped into memory for each read and not kept open.
 
-    A memory map would hold a file descriptor. A process may have as few as 1024, a data set thousands of views.
+    A map that stays holds a file descriptor. A process may have as few as 1024, a data set thousands of views.
     """
 
     path: Path
@@ -64,13 +64,14 @@ class ArrayFile:
 
     def row(self, index: int) -> NDArray[np.generic]:
         """Return one row, `shape[1:]`."""
-        count = math.prod(self.shape[1:])
-        offset = self.offset + index * count * self.dtype.itemsize
-        return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(self.shape[1:])
+        return np.array(self._mapped()[index])
 
     def rows(self, indices: Iterable[int]) -> NDArray[np.generic]:
         """Return the rows with these numbers, `(len(indices), *shape[1:])`."""
-        return np.stack([self.row(index) for index in indices])
+        return self._mapped()[list(indices)]  # an index list copies
+
+    def _mapped(self) -> NDArray[np.generic]:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
 
 
 @dataclass(frozen=True)
