@@ -50,12 +50,12 @@ class _Job:
 
 def _plan_all(arguments: argparse.Namespace) -> None:
     from autosam_net.data.dataset import find_dataset
-    from autosam_net.encoders.catalog import ENCODERS
+    from planning.rules import find_encoder
 
     if arguments.workers is not None and arguments.workers < 1:
         raise UsageError(f"--workers {arguments.workers}: give 1 or more")
     if arguments.encoder is not None:
-        ENCODERS.get(arguments.encoder)
+        find_encoder(arguments.encoder)
     if arguments.weights is not None and not arguments.weights.is_file():
         raise UsageError(f"--weights {arguments.weights}: no such file. Give the file that holds the weights.")
     folders = folders_of(arguments)

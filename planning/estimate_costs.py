@@ -21,8 +21,8 @@ WORKER_MIB = 200  # of a process with the imports of preprocessing
 def estimate_costs(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> dict[str, StepEstimate]:
     """Return step -> expected time, disk and memory.
 
-    "encode" is one fold: its training cases with all views and its validation cases; "train:NAME" one fold of a head;
-    "predict" the median case.
+    "encode" is one fold: its training cases with all views and its validation cases; "train:NAME" one fold of a head,
+    with the disk that an encoder of its own takes; "predict" the median case.
     """
     return {
         "preprocess": _preprocess(plan, fingerprint, probe.machine),
@@ -50,13 +50,18 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
 
 
 def _encode(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
+    passes, disk = _passes(plan, fingerprint)
+    seconds = passes * rounded(probe.seconds_per_input)
+    return StepEstimate(rounded(seconds), rounded(disk), rounded(probe.memory_mib.get("encode", 0.0)))
+
+
+def _passes(plan: Plan, fingerprint: Fingerprint) -> tuple[int, float]:
+    """Return how many embeddings one fold needs, and their size in MiB."""
     encoding = plan.encoding
     inputs = sum(count_case_inputs(fingerprint, plan.preprocessing, encoding).values())
     trained = training_share(inputs, plan.folds)
     passes = trained * encoding.views_for(trained) + inputs - trained
-    size = embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size)
-    seconds = passes * rounded(probe.seconds_per_input)
-    return StepEstimate(rounded(seconds), rounded(passes * size / MIB), rounded(probe.memory_mib.get("encode", 0.0)))
+    return passes, passes * embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size) / MIB
 
 
 def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
@@ -66,7 +71,9 @@ def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> Ste
     patients = training_share(len(set(fingerprint.groups.values())), plan.folds)
     seconds = configuration.epochs_for(inputs, patients) * configuration.iterations * rounded(step)
     share = configuration.batch_size / recipe.batch_size
-    return StepEstimate(rounded(seconds * share), 10.0, rounded(probe.memory_mib.get(configuration.head, 0.0)))
+    own = 0.0 if configuration.encoder is None else _passes(plan.for_configuration(name), fingerprint)[1]
+    memory = probe.memory_mib.get(configuration.head, 0.0)
+    return StepEstimate(rounded(seconds * share), rounded(10.0 + own), rounded(memory))
 
 
 def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:

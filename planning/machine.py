@@ -46,6 +46,7 @@ class HeadRecipe:
     iterations: int
     learning_rate: float
     weight_decay: float
+    encoder: str | None = None
 
 
 @dataclass(frozen=True)

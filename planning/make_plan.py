@@ -81,6 +81,7 @@ def make_plan(
     configurations = {}
     for head, recipe in probe.recipes.items():
         configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained, patients, largest)
+    keep_largest, reasons["largest component"] = rules.choose_keep_largest(fingerprint, dataset.labels)
     plan = Plan(
         version=PLAN_VERSION,
         dataset=dataset.name,
@@ -91,6 +92,7 @@ def make_plan(
         preprocessing=preprocessing,
         encoding=encoding,
         configurations=configurations,
+        keep_largest=keep_largest,
         folds=folds,
         group_pattern=_pattern_of(dataset, fingerprint.groups),
         reasons=reasons,
@@ -113,6 +115,7 @@ def decisions(plan: Plan) -> dict[str, str]:
         "input channels": " ".join(channels),
         "flips": " ".join(encoding.flips) or "none",
         "precision": "by device",
+        "largest component": ", ".join(plan.keep_largest) or "none",
         "folds": str(plan.folds),
         "views": f"up to {encoding.maximum_views}",
         **{f"head {name}": _in_words(entry) for name, entry in plan.configurations.items()},
@@ -121,7 +124,8 @@ def decisions(plan: Plan) -> dict[str, str]:
 
 def _in_words(entry: Configuration) -> str:
     epochs = f"{entry.epochs}-{entry.maximum_epochs} epochs"
-    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}"
+    own = "" if entry.encoder is None else f", on {entry.encoder}"
+    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}{own}"
 
 
 def _pattern_of(dataset: DatasetSpec, groups: Mapping[str, str]) -> str | None:

@@ -15,7 +15,7 @@ from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
-from autosam_net.errors import WeightsError
+from autosam_net.errors import PlanError, WeightsError
 from autosam_net.parallel import available_cores
 from planning.machine import MIB, HeadRecipe, Machine, Probe, free_memory_mib
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from autosam_net.encoders.encoder import Encoder
-    from autosam_net.heads.head import HeadShape, Recipe
+    from autosam_net.heads.head import Recipe
 
 log = logging.getLogger("autosam_net.planning")
 
@@ -61,7 +61,8 @@ def probe_machine(device: str, folder: Path) -> Machine:
 def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe:
     """Return how long an encoder pass and a training step of every head take, with the real encoder.
 
-    Heads that need decoder weights which the encoder does not bring are left out, with a message.
+    Heads that need decoder weights which the encoder does not bring, or more memory than there is, are left out, with a
+    message.
 
     Raises:
         WeightsError: the encoder's weights are missing.
@@ -70,20 +71,23 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
 
     import autosam_net.heads  # noqa: F401  (registers the built-in heads)
     from autosam_net.encoders.encoder import load_encoder
-    from autosam_net.heads.head import HEADS, HeadShape
+    from autosam_net.heads.head import HEADS
 
     log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
     with torch.random.fork_rng(devices=[]):
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
         seconds = _time_encoder(encoder, machine)
         memory = {"encode": _peak_memory_mib(machine.device)}
-        shape = HeadShape(labels.outputs, encoder.channels, encoder.stride, encoder.input_size)
         times, recipes = {}, {}
-        for name in HEADS:
+        # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
+        for name in sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None):
             recipe: Recipe = HEADS.get(name).recipe
             try:
-                times[name] = _time_head(name, shape, recipe, encoder, labels, machine)
-            except WeightsError as error:
+                own = encoder
+                if recipe.encoder is not None:
+                    own = load_encoder(recipe.encoder, encoding.input_size, device=machine.device)
+                times[name] = _time_head(name, recipe, own, labels, machine)
+            except (PlanError, WeightsError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
             memory[name] = _peak_memory_mib(machine.device)
@@ -100,15 +104,14 @@ def _time_encoder(encoder: Encoder, machine: Machine) -> float:
     return _fastest(lambda: encoder(images), machine) / count
 
 
-def _time_head(
-    name: str, shape: HeadShape, recipe: Recipe, encoder: Encoder, labels: LabelSet, machine: Machine
-) -> float:
+def _time_head(name: str, recipe: Recipe, encoder: Encoder, labels: LabelSet, machine: Machine) -> float:
     """Return seconds per training step at the recipe's batch size."""
     import torch
 
-    from autosam_net.heads.head import build_head
+    from autosam_net.heads.head import HeadShape, build_head
     from autosam_net.training.losses import SegmentationLoss
 
+    shape = HeadShape(labels.outputs, encoder.channels, encoder.stride, encoder.input_size)
     head = build_head(name, shape, recipe.settings, encoder.mask_decoder_weights).to(machine.device).train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate)
     loss_function = SegmentationLoss(labels).to(machine.device)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
+from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import (
     REFERENCE_INPUTS,
     REFERENCE_PATIENTS,
@@ -20,6 +21,7 @@ from autosam_net.data.plan import (
 )
 from autosam_net.data.splits import FOLDS
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
+from autosam_net.errors import UsageError
 from autosam_net.preprocessing.geometry import plane_shape
 from autosam_net.preprocessing.slices import count_inputs
 from planning.channel_kinds import channel_kinds
@@ -41,6 +43,8 @@ MOST_EPOCHS = 4.0  # times a head's own number
 MAXIMUM_VIEWS = 6
 ENCODING_SECONDS = 15 * 60
 DISK_SHARE = 0.5  # of the free disk
+ONE_PIECE = 0.95  # a class whose largest component holds this share everywhere is one piece; specks are slips
+ONE_PIECE_CASES = 2
 THRICE = (RgbSource(0), RgbSource(0), RgbSource(0))
 
 
@@ -102,12 +106,13 @@ def choose_encoder(machine: Machine, wanted: str | None) -> tuple[str, str]:
     """Return the encoder's name.
 
     Raises:
-        UsageError: no encoder is called `wanted`.
+        UsageError: no encoder is called `wanted`, or it is none that a plan can be made for.
     """
     if wanted is not None:
-        entry = ENCODERS.get(wanted)
+        entry = find_encoder(wanted)
         return wanted, f"asked for by --encoder ({entry.parameters:g} million parameters)"
     light, strong = ENCODERS.get(CPU_ENCODER), ENCODERS.get(GPU_ENCODER)
+    assert strong.weights is not None
     cost = f"{light.parameters:g} million parameters, {light.gflop:g} GFLOP a slice"
     if not machine.has_gpu:
         return (
@@ -127,6 +132,18 @@ def choose_encoder(machine: Machine, wanted: str | None) -> tuple[str, str]:
     return GPU_ENCODER, (
         f"a GPU of {machine.gpu_memory_mib:.0f} MiB and its weights are here: {strong.parameters:g} million parameters"
     )
+
+
+def find_encoder(name: str) -> EncoderEntry:
+    """Return the entry of an encoder that a plan can be made for.
+
+    Raises:
+        UsageError: no encoder is called so, or it has no weights and belongs to single configurations.
+    """
+    entry = ENCODERS.get(name)
+    if entry.weights is None:
+        raise UsageError(f"--encoder {name}: {entry.description}; configurations such as unet take it by themselves.")
+    return entry
 
 
 def finest_spacing(raw: float, entry: EncoderEntry) -> float:
@@ -278,6 +295,23 @@ def choose_flips(fingerprint: Fingerprint, machine: Machine) -> tuple[tuple[str,
     return (), "none: left differs from right in most anatomy, and each axis costs 1 more encoder pass"
 
 
+def choose_keep_largest(fingerprint: Fingerprint, labels: LabelSet) -> tuple[tuple[str, ...], str]:
+    """Return the classes of which predictions keep only the largest connected component."""
+    if labels.has_regions:
+        return (), "no class: regions overlap, so that every component is kept"
+    shares: dict[str, list[float]] = {}
+    for case in fingerprint.cases:
+        for name, stats in case.classes.items():
+            shares.setdefault(name, []).append(stats.largest_component_mm3 / stats.volume_mm3)
+    least = {name: min(values) for name, values in shares.items()}
+    figures = ", ".join(f"{name} {share:.1%} ({len(shares[name])} cases)" for name, share in least.items())
+    kept = tuple(name for name, share in least.items() if share >= ONE_PIECE and len(shares[name]) >= ONE_PIECE_CASES)
+    return kept, (
+        f"classes whose largest component holds at least {ONE_PIECE:.0%} in every one of {ONE_PIECE_CASES} or more "
+        f"cases are taken to be one piece: {figures}"
+    )
+
+
 def count_case_inputs(fingerprint: Fingerprint, preprocessing: Preprocessing, encoding: Encoding) -> dict[str, int]:
     """Return case -> number of encoder inputs (slices times tiles)."""
     return {case.name: count_inputs(planned_shape(case, preprocessing), encoding) for case in fingerprint.cases}
@@ -326,7 +360,7 @@ def training_share(count: int, folds: int) -> int:
 
 
 def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, largest: float) -> tuple[Configuration, str]:
-    """Return how a head is trained on `inputs` encoder inputs of `patients`: its own recipe, longer where there are more.
+    """Return how a head is trained on `inputs` encoder inputs of `patients`: its own recipe, longer where more.
 
     Args:
         largest: pixels across the largest class; a head that has a setting `context` gets it above `LARGE_PIXELS`.
@@ -345,12 +379,15 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
         iterations=recipe.iterations,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
+        encoder=recipe.encoder,
     )
+    own = "" if recipe.encoder is None else f"; {ENCODERS.get(recipe.encoder).description}"
+    epochs = configuration.epochs_for(inputs, patients)
     return configuration, (
         f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "
-        f"rate {recipe.learning_rate:g}; {configuration.epochs_for(inputs, patients)} epochs for {inputs} training inputs "
-        f"of {patients} patients (they grow with the square root over {REFERENCE_INPUTS} inputs or {REFERENCE_PATIENTS} "
-        f"patients, at most {MOST_EPOCHS:g}-fold){context}"
+        f"rate {recipe.learning_rate:g}; {epochs} epochs for {inputs} training inputs of {patients} patients (they "
+        f"grow with the square root over {REFERENCE_INPUTS} inputs or {REFERENCE_PATIENTS} patients, at most "
+        f"{MOST_EPOCHS:g}-fold){context}{own}"
     )
 
 

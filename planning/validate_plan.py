@@ -29,7 +29,11 @@ def validate_plan(plan: Plan, dataset: DatasetSpec) -> None:
     _check_encoding(plan.encoding, len(dataset.channel_names))
     _demand(bool(plan.configurations), "configurations", "{}", "at least one")
     for name, configuration in plan.configurations.items():
-        _check_configuration(configuration, f"configurations: {name}")
+        _check_configuration(configuration, plan.encoding.input_size, f"configurations: {name}")
+    for name in plan.keep_largest:
+        _known(name, plan.label_set.targets, "keep_largest")
+    one_piece = not (plan.keep_largest and plan.label_set.has_regions)
+    _demand(one_piece, "keep_largest", list(plan.keep_largest), "none, since regions overlap")
     _demand(plan.folds >= 2, "folds", plan.folds, "2 or more")
     if plan.group_pattern is not None:
         try:
@@ -82,10 +86,9 @@ def _check_normalization(entry: Normalization, where: str) -> None:
 
 def _check_encoding(encoding: Encoding, channels: int) -> None:
     where = "encoding"
-    _known(encoding.encoder, ENCODERS, f"{where}: encoder")
-    step, size = ENCODERS.get(encoding.encoder).multiple, encoding.input_size
-    fits = size >= step and size % step == 0
-    _demand(fits, f"{where}: input_size", size, f"a multiple of {step} for {encoding.encoder}")
+    _check_encoder(encoding.encoder, encoding.input_size, f"{where}: encoder")
+    has_weights = ENCODERS.get(encoding.encoder).weights is not None
+    _demand(has_weights, f"{where}: encoder", encoding.encoder, "one with weights")
     if encoding.weights_file is not None:
         _demand(encoding.weights_file.is_file(), f"{where}: weights", encoding.weights, "a file that exists, or null")
     _demand(0 <= encoding.overlap <= MOST_OVERLAP, f"{where}: overlap", encoding.overlap, f"0 to {MOST_OVERLAP}")
@@ -99,12 +102,26 @@ def _check_encoding(encoding: Encoding, channels: int) -> None:
     _demand(fits, f"{where}: flips", list(flips), 'some of "y" and "x", each once')
 
 
-def _check_configuration(configuration: Configuration, where: str) -> None:
+def _check_encoder(name: str, size: int, where: str) -> None:
+    _known(name, ENCODERS, where)
+    step = ENCODERS.get(name).multiple
+    fits = size >= step and size % step == 0
+    _demand(fits, "encoding: input_size", size, f"a multiple of {step} for {name}")
+
+
+def _check_configuration(configuration: Configuration, size: int, where: str) -> None:
     import autosam_net.heads  # noqa: F401  (registers the built-in heads)
     from autosam_net.heads.head import HEADS
 
     _known(configuration.head, HEADS, f"{where}: head")
     recipe: Any = HEADS.get(configuration.head).recipe
+    if (own := configuration.encoder) is not None:
+        _check_encoder(own, size, f"{where}: encoder")
+    if recipe.encoder is not None:
+        _demand(own == recipe.encoder, f"{where}: encoder", own, f"{recipe.encoder} for the head {configuration.head}")
+    elif own is not None:
+        expected = f"null, or one with weights for the head {configuration.head}"
+        _demand(ENCODERS.get(own).weights is not None, f"{where}: encoder", own, expected)
     known: Mapping[str, float] = recipe.settings
     for key in configuration.settings:
         _known(key, known, f"{where}: settings")

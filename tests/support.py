@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,18 @@ def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
         preprocessing=Preprocessing(0, 2.0, (Normalization("percentile", 0.5, 99.5),)),
         encoding=Encoding(TINY, str(weights), 64, 0.25, rgb, maximum_views=2, slice_budget=1000),
         configurations={name: Configuration(head=name, settings={}, **recipe) for name in ("linear", "cnn")},
+        keep_largest=(),
         folds=5,
         group_pattern=dataset.group_pattern,
         reasons={},
         estimates={},
     )
+
+
+def with_unet(plan: Plan) -> Plan:
+    """Return the plan with a small U-Net beside the heads."""
+    unet = replace(plan.configuration("linear"), head="unet", settings={"width": 4.0}, encoder="image")
+    return replace(plan, configurations={**plan.configurations, "unet": unet})
 
 
 def write_records(dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:

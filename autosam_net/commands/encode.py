@@ -12,6 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_encode --help`."""
     parser = new_parser("Compute the embeddings of all preprocessed cases that the cache lacks.")
     parser.add_argument("-d", "--dataset", required=True, help="number or name of the data set")
+    parser.add_argument("-c", "--configuration", help="whose encoder runs (default: the encoder of the plan)")
     parser.add_argument("--views", type=int, default=1, help="views of every slice, the plain one included (default 1)")
     parser.add_argument("--cases", nargs="+", help="only these cases")
     add_device(parser)
@@ -28,6 +29,8 @@ def _encode(arguments: argparse.Namespace) -> None:
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
+    if arguments.configuration is not None:
+        plan = plan.for_configuration(arguments.configuration)
     entries = embed_dataset(dataset, plan, folders, arguments.cases, arguments.views, device_of(arguments))
     size = sum(entry.embedding.nbytes + entry.labels.nbytes for entry in entries) / 2**20
     print(f"{len(entries)} entries, {size:.0f} MiB, in {embeddings_folder(dataset, folders)}")

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_train --help`."""
     parser = new_parser("Train a head over the frozen encoder on one fold, then validate it on the raw grid.")
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
-    parser.add_argument("configuration", help="vit, cnn, linear, or another configuration of the plan")
+    parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
     parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and the draw of patients (default 0)")
@@ -94,17 +94,14 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
 
 def _train_fold(job: _Job, fold: str) -> None:
     from autosam_net.evaluation.report import summary_table
-    from autosam_net.inference.validate import validate_fold
-    from autosam_net.training.train import train_head, training_split
+    from autosam_net.inference.validate import train_and_validate
 
     print(f"{job.dataset.name} {job.options.run_name(job.configuration)} fold {fold}")
-    folder = train_head(job.dataset, job.plan, job.configuration, fold, job.options, job.folders)
-    held_out = training_split(job.dataset, fold, job.options, job.folders).val
-    if not held_out:
-        print(f"trained on all cases: {folder}")
-    elif job.options.resume and (folder / "validation" / "summary.json").is_file():
+    folder, summary = train_and_validate(job.dataset, job.plan, job.configuration, fold, job.options, job.folders)
+    if summary is not None:
+        print(summary_table(summary))
+        print(f"validation on the raw grid, {len(summary.cases)} cases: {folder / 'validation'}")
+    elif (folder / "validation").is_dir():
         print(f"validated already: {folder / 'validation' / 'summary.json'}")
     else:
-        summary = validate_fold(job.dataset, job.plan, folder, held_out, job.options.device, job.folders)
-        print(summary_table(summary))
-        print(f"validation on the raw grid, {len(held_out)} cases: {folder / 'validation'}")
+        print(f"trained on all cases: {folder}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autosam_net.data.labels import LabelSet, LabelValue
@@ -13,7 +13,7 @@ from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import canonical, load
 from autosam_net.registry import suggest
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
 
@@ -100,6 +100,7 @@ class Configuration:
         epochs: for up to 100 training inputs and 5 patients, each of `iterations` batches of `batch_size` inputs.
         maximum_epochs: more inputs or patients are trained on longer, with the square root of their number, up to this.
         learning_rate: highest value of the one-cycle schedule of AdamW.
+        encoder: replaces the plan's; `image` for networks trained from scratch.
     """
 
     head: str
@@ -110,6 +111,7 @@ class Configuration:
     iterations: int
     learning_rate: float
     weight_decay: float
+    encoder: str | None = None
 
     def epochs_for(self, inputs: int, patients: int) -> int:
         """Return the number of epochs for a training set.
@@ -136,6 +138,7 @@ class Plan:
     """All decisions for one data set; the heads share preprocessing and embeddings.
 
     Attributes:
+        keep_largest: classes of which predictions keep only the largest connected component.
         channel_names, labels, regions_class_order, file_ending: copied from dataset.json, so that a model folder
             says by itself what goes in and what comes out.
         reasons: decision -> one sentence with the figures that led to it.
@@ -151,6 +154,7 @@ class Plan:
     preprocessing: Preprocessing
     encoding: Encoding
     configurations: Mapping[str, Configuration]
+    keep_largest: tuple[str, ...]
     folds: int
     group_pattern: str | None
     reasons: Mapping[str, str]
@@ -161,6 +165,11 @@ class Plan:
         """Return the labels with their methods."""
         return LabelSet(self.labels, self.regions_class_order)
 
+    def largest_only(self, more: Sequence[str] = ()) -> tuple[int, ...]:
+        """Return the label values of `keep_largest`, and of the classes in `more`."""
+        targets = self.label_set.targets
+        return tuple(sorted({value for name in (*self.keep_largest, *more) for value in targets[name]}))
+
     def configuration(self, name: str) -> Configuration:
         """Return a configuration by name.
 
@@ -170,6 +179,21 @@ class Plan:
         if name not in self.configurations:
             raise PlanError(f"{self.dataset}: no configuration {name!r}; {suggest(name, self.configurations)}")
         return self.configurations[name]
+
+    def for_configuration(self, name: str) -> Plan:
+        """Return the plan as a configuration follows it: with its own encoder in place, where it names one.
+
+        That encoder sees the same views of the same inputs, and has its published weights, if any. The other
+        configurations are left out then, since their heads do not fit its embeddings.
+
+        Raises:
+            PlanError: the plan has none of that name.
+        """
+        configuration = self.configuration(name)
+        if configuration.encoder in (None, self.encoding.encoder):
+            return self
+        encoding = replace(self.encoding, encoder=configuration.encoder, weights=None)
+        return replace(self, encoding=encoding, configurations={name: configuration})
 
 
 def settings_digest(*settings: object) -> str:

@@ -119,6 +119,17 @@ def select_fold(splits: Sequence[Split], fold: str) -> Split:
     return splits[int(fold)]
 
 
+def held_out_cases(splits: Sequence[Split], fold: str) -> tuple[str, ...]:
+    """Return the cases that a fold holds out.
+
+    Raises:
+        UsageError: there is no such fold, or it is `all`, which holds nothing out.
+    """
+    if not (cases := select_fold(splits, fold).val):
+        raise UsageError(f"fold {fold} holds no case out, so there is nothing to compare with. Give a number (0).")
+    return cases
+
+
 def draw_labelled(cases: Sequence[str], groups: Mapping[str, str], count: int, seed: int) -> tuple[str, ...]:
     """Return the cases of `count` groups drawn with `seed`; more labels with the same seed contain fewer.
 

@@ -54,9 +54,11 @@ class EncoderEntry:
         input_size: pixels of the square input it was trained with, the default.
         multiple: other input sizes must be multiples of this many pixels.
         stride: input pixels per embedding pixel.
+        weights: None for a network without parameters; no plan is made for such an encoder as the data set's.
         pixel_range, pixel_mean, pixel_std: an image in [0, 1] becomes (image * range - mean) / std.
         parameters: millions, of the image encoder.
         gflop: of one forward pass of one image at `input_size` (a multiply-add counts two).
+        prompts: kinds that the checkpoint's mask decoder was trained with.
     """
 
     name: str
@@ -65,7 +67,7 @@ class EncoderEntry:
     input_size: int
     multiple: int
     stride: int
-    weights: WeightsSource
+    weights: WeightsSource | None
     parameters: float
     gflop: float
     description: str
@@ -73,6 +75,7 @@ class EncoderEntry:
     pixel_range: float = 1.0
     pixel_mean: Rgb = (0.0, 0.0, 0.0)
     pixel_std: Rgb = (1.0, 1.0, 1.0)
+    prompts: tuple[str, ...] = ("box", "point")
 
 
 ENCODERS: Registry[EncoderEntry] = Registry("encoder")
@@ -87,6 +90,12 @@ def _build_tiny_vit(stem_stride: int, input_size: int, weights: Mapping[str, Ten
     from autosam_net.encoders.tiny_vit import build_tiny_vit
 
     return build_tiny_vit(stem_stride, weights)
+
+
+def _build_identity(input_size: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    from torch import nn
+
+    return nn.Identity()
 
 
 def _build_sam_vit(variant: str, input_size: int, weights: Mapping[str, Tensor]) -> nn.Module:
@@ -113,6 +122,7 @@ register_encoder(
         parameters=5.7,
         gflop=75,
         description="TinyViT distilled from MedSAM, trained on medical images; the default on a CPU",
+        prompts=("box",),
     )
 )
 
@@ -156,6 +166,7 @@ register_encoder(
         parameters=89.7,
         gflop=972,
         description="SAM ViT-B fine-tuned on 1.5 million medical images",
+        prompts=("box",),
     )
 )
 
@@ -203,4 +214,21 @@ _register_sam(
     size=2_564_550_879,
     parameters=637,
     gflop=5962,
+)
+
+register_encoder(
+    EncoderEntry(
+        name="image",
+        architecture="identity",
+        build=_build_identity,
+        input_size=256,
+        multiple=16,  # what the four halvings of a U-Net need
+        stride=1,
+        weights=None,
+        parameters=0,
+        gflop=0,
+        description="no encoder: the slices themselves, for networks trained from scratch",
+        channels=3,
+        prompts=(),
+    )
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
-from autosam_net.encoders.weights import file_sha256, find_weights
+from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import PlanError, WeightsError
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,7 @@ log = logging.getLogger(__name__)
 Precision = Literal["float32", "bfloat16"]
 
 IMAGE_ENCODER = "image_encoder."
-DECODER = (  # what a head can take from the checkpoint; the other prompts have no use here
-    "mask_decoder.",
-    "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
-    "prompt_encoder.no_mask_embed.weight",
-)
+DECODER = ("mask_decoder.", "prompt_encoder.")  # what heads start from, and what prompts are answered with
 
 
 class Encoder(nn.Module):
@@ -35,9 +31,9 @@ class Encoder(nn.Module):
 
     Attributes:
         input_size: S in pixels.
-        weights_sha256: of the checkpoint's file.
+        weights_sha256: of the checkpoint's file, "none" without one.
         precision: of weights and computation; images and embeddings are float32 in either.
-        mask_decoder_weights: the checkpoint's mask decoder and dense prompts, under SAM's names, float32 on the CPU.
+        mask_decoder_weights: the checkpoint's mask decoder and prompt encoder, under SAM's names, float32 on the CPU.
     """
 
     scale: Tensor
@@ -102,10 +98,12 @@ def load_encoder(
         raise PlanError(f"{name}: input size {input_size} is no multiple of {entry.multiple} px; correct input_size.")
     precision = precision or ("bfloat16" if supports_bfloat16(device) else "float32")
     path = find_weights(name, weights)
-    state = read_checkpoint(path)
+    if path is None:
+        precision = "float32"  # nothing is computed, so nothing is saved by rounding
+    state = {} if path is None else read_checkpoint(path)
     network = _build(entry, input_size, state, path)
     decoder = {key: value.float() for key, value in state.items() if key.startswith(DECODER)}
-    encoder = Encoder(entry, network, input_size, precision, file_sha256(path), decoder)
+    encoder = Encoder(entry, network, input_size, precision, weights_sha256(name, weights), decoder)
     log.debug("%s: %s at %d px in %s on %s", name, path, input_size, precision, device)
     return encoder.to(device)
 
@@ -139,7 +137,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _build(entry: EncoderEntry, input_size: int, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+def _build(entry: EncoderEntry, input_size: int, state: Mapping[str, Tensor], path: Path | None) -> nn.Module:
     own = {key.removeprefix(IMAGE_ENCODER): value for key, value in state.items() if key.startswith(IMAGE_ENCODER)}
     try:
         return entry.build(input_size, own)

@@ -26,8 +26,10 @@ def weights_folder() -> Path:
     return platformdirs.user_cache_path("autosam_net") / "weights"
 
 
-def find_weights(name: str, weights: Path | None = None) -> Path:
-    """Return the checked weights file of the encoder `name`; it is downloaded where it is not there yet.
+def find_weights(name: str, weights: Path | None = None) -> Path | None:
+    """Return the checked weights file of the encoder `name`, None for one without weights.
+
+    It is downloaded where it is not there yet.
 
     Args:
         weights: a file that replaces the published one; taken as it is.
@@ -43,6 +45,8 @@ def find_weights(name: str, weights: Path | None = None) -> Path:
             )
         return weights
     source = ENCODERS.get(name).weights
+    if source is None:
+        return None
     for candidate in _places(source):
         if candidate.is_file():
             _check(name, source, candidate)
@@ -51,19 +55,21 @@ def find_weights(name: str, weights: Path | None = None) -> Path:
 
 
 def has_weights(name: str) -> bool:
-    """Return whether the published weights of the encoder `name` lie on this machine; they are not checked."""
-    return any(path.is_file() for path in _places(ENCODERS.get(name).weights))
+    """Return whether the published weights of the encoder `name`, if any, lie on this machine; they are not checked."""
+    source = ENCODERS.get(name).weights
+    return source is None or any(path.is_file() for path in _places(source))
 
 
 def weights_sha256(name: str, weights: Path | None = None) -> str:
-    """Return the sha256 (hexadecimal) of the weights that `load_encoder` would load.
+    """Return the sha256 (hexadecimal) of the weights that `load_encoder` would load, "none" where there are none.
 
     Published weights are checked against the catalogue whenever they are loaded, so the catalogue's own is returned.
     """
-    published = ENCODERS.get(name).weights.sha256
-    if weights is None and published is not None:
-        return published
-    return file_sha256(find_weights(name, weights))
+    source = ENCODERS.get(name).weights
+    if weights is None and source is not None and source.sha256 is not None:
+        return source.sha256
+    path = find_weights(name, weights)
+    return "none" if path is None else file_sha256(path)
 
 
 def file_sha256(path: Path) -> str:

@@ -68,9 +68,7 @@ def evaluate_case(
     Raises:
         ValueError: the two arrays differ in shape.
     """
-    if reference.shape != prediction.shape:
-        raise ValueError(f"reference {reference.shape} and prediction {prediction.shape} differ in shape")
-    counted = np.ones(reference.shape, bool) if labels.ignore is None else reference != labels.ignore
+    counted = _counted(reference, prediction, labels)
     return {
         name: class_metrics(
             np.isin(reference, values) & counted,
@@ -81,6 +79,30 @@ def evaluate_case(
         )
         for name, values in labels.targets.items()
     }
+
+
+def dice_of_classes(
+    reference: NDArray[np.integer], prediction: NDArray[np.integer], labels: LabelSet
+) -> dict[str, float | None]:
+    """Return name -> Dice of every class or region, as `evaluate_case` does, without the distances that take time."""
+    counted = _counted(reference, prediction, labels)
+    return {
+        name: dice(np.isin(reference, values) & counted, np.isin(prediction, values) & counted)
+        for name, values in labels.targets.items()
+    }
+
+
+def _counted(reference: NDArray[np.integer], prediction: NDArray[np.integer], labels: LabelSet) -> Mask:
+    """Return the voxels that count: all, or those without the ignore label."""
+    if reference.shape != prediction.shape:
+        raise ValueError(f"reference {reference.shape} and prediction {prediction.shape} differ in shape")
+    return np.ones(reference.shape, bool) if labels.ignore is None else reference != labels.ignore
+
+
+def dice(reference: Mask, prediction: Mask) -> float | None:
+    """Return the Dice coefficient of two masks, None where both are empty."""
+    voxels = int(reference.sum()) + int(prediction.sum())
+    return 2 * int((reference & prediction).sum()) / voxels if voxels else None
 
 
 def class_metrics(
@@ -96,7 +118,7 @@ def class_metrics(
     distances = surface_distances(reference, prediction, spacing) if n_ref and n_pred else None
     voxel_mm3 = float(np.prod(spacing))
     return ClassMetrics(
-        Dice=2 * overlap / (n_ref + n_pred) if union else None,
+        Dice=dice(reference, prediction),
         IoU=overlap / union if union else None,
         HD95=max(float(np.percentile(part, 95)) for part in distances) if distances else None,
         ASSD=float(np.concatenate(distances).mean()) if distances else None,

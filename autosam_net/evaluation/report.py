@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from autosam_net.imageio import read_label
 from autosam_net.imageio.reader import SPACING_TOLERANCE
 from autosam_net.jsonio import write_json
 from autosam_net.parallel import available_cores, map_cases
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -150,25 +153,34 @@ def evaluate_pairs(
         DatasetError: shape or spacing of a pair differ, or a file has a value that `labels` does not name.
         ImageFileError: a file cannot be read.
     """
-    if workers is None:
-        size = sum(path.stat().st_size for _, path, _ in pairs if path.exists())  # what is missing is named on reading
-        workers = max(1, min(available_cores(), size // BYTES_PER_WORKER))
+    workers = workers or workers_for([reference for _, reference, _ in pairs])
     function = partial(evaluate_files, labels=labels, tolerance=tolerance)
     return summarize(map_cases(function, pairs, "evaluating", workers), labels, tolerance)
+
+
+def workers_for(files: Sequence[Path]) -> int:
+    """Return the number of processes that label files are worth; one that is missing is named on reading."""
+    size = sum(file.stat().st_size for file in files if file.exists())
+    return max(1, min(available_cores(), size // BYTES_PER_WORKER))
 
 
 def evaluate_files(pair: Pair, labels: LabelSet, tolerance: float) -> CaseResult:
     """Return the metrics of one pair of label files; raises as `evaluate_pairs` does."""
     name, reference_file, prediction_file = pair
     reference, prediction = read_label(reference_file), read_label(prediction_file)
-    _check_pair(name, reference, prediction)
+    check_pair(name, reference, prediction)
     for role, file, volume in (("reference", reference_file, reference), ("prediction", prediction_file, prediction)):
         _check_values(f"{name}: {role} {file}", volume.array, labels)
     metrics = evaluate_case(reference.array[0], prediction.array[0], reference.geometry.spacing, labels, tolerance)
     return CaseResult(name, reference_file, prediction_file, metrics, reference.geometry.calibrated)
 
 
-def _check_pair(name: str, reference: Volume, prediction: Volume) -> None:
+def check_pair(name: str, reference: Volume, prediction: Volume) -> None:
+    """Refuse two label maps of different grids.
+
+    Raises:
+        DatasetError: shape or spacing differ.
+    """
     cure = "Evaluate predictions on the grid of their references."
     if reference.shape != prediction.shape:
         raise DatasetError(f"{name}: reference has shape {reference.shape}, prediction {prediction.shape}. {cure}")
@@ -264,7 +276,6 @@ def _relative(path: Path, folder: Path) -> str:
 
 def summary_table(summary: Summary) -> str:
     """Return the means and the presence as a table of text: one row a class, then the mean over all."""
-    from rich.console import Console
     from rich.table import Table
 
     cases = len(summary.cases)
@@ -278,6 +289,13 @@ def summary_table(summary: Summary) -> str:
         table.add_row(name, *(_figure(means[metric], metric) for metric in shown), *map(str, counts))
     table.add_section()
     table.add_row("mean", *(_figure(summary.foreground_mean[metric], metric) for metric in shown))
+    return as_text(table)
+
+
+def as_text(table: Table) -> str:
+    """Return a table of rich's as plain text of up to 110 columns."""
+    from rich.console import Console
+
     console = Console(width=110, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(table, highlight=False)

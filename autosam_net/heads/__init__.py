@@ -1,5 +1,5 @@
 """Heads: small trainable networks from embeddings to logits. Importing the package registers the built-in ones."""
 
-from autosam_net.heads import cnn, linear, vit
+from autosam_net.heads import cnn, linear, unet, vit
 
-__all__ = ["cnn", "linear", "vit"]
+__all__ = ["cnn", "linear", "unet", "vit"]

@@ -43,6 +43,7 @@ class Recipe:
         settings: every setting of the head with its default.
         epochs: each of `iterations` batches of `batch_size` slices.
         learning_rate: highest value of the one-cycle schedule of AdamW.
+        encoder: that the head works on whatever the plan's is; `image` for a network trained from scratch.
     """
 
     settings: Mapping[str, float]
@@ -51,6 +52,7 @@ class Recipe:
     iterations: int
     learning_rate: float
     weight_decay: float
+    encoder: str | None = None
 
 
 class HeadClass(Protocol):

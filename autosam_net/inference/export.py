@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,25 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.labels import LabelSet
+from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.files import atomic_file
 from autosam_net.imageio import write_label
 from autosam_net.preprocessing.geometry import crop, restore, slice_axis_first
 
 
 def label_map(
-    slices: Iterable[NDArray[np.float32]], properties: CaseProperties, labels: LabelSet
+    slices: Iterable[NDArray[np.float32]],
+    properties: CaseProperties,
+    labels: LabelSet,
+    largest_only: Sequence[int] = (),
 ) -> NDArray[np.integer]:
-    """Return the label map `(Z, Y, X)` on the raw grid of the probabilities `(outputs, Y, X)` of its slices."""
+    """Return the label map `(Z, Y, X)` on the raw grid of the probabilities `(outputs, Y, X)` of its slices.
+
+    Args:
+        largest_only: values of which only the largest connected component is kept.
+    """
     decoded = np.stack([labels.decode(probabilities) for probabilities in slices])
-    return restore(decoded, properties)
+    return keep_largest(restore(decoded, properties), largest_only)
 
 
 def export_case(
@@ -29,17 +37,22 @@ def export_case(
     properties: CaseProperties,
     labels: LabelSet,
     probabilities_path: Path | None = None,
+    largest_only: Sequence[int] = (),
 ) -> None:
     """Write the label map with the raw image's geometry, and the probabilities if a path is given for them.
 
     The probabilities are a float16 array `(outputs, Z, Y, X)` on the raw grid, written slice by slice. The label map
     comes last: where it lies, the case is done.
+
+    Args:
+        largest_only: values of which only the largest connected component is kept, in the label map.
     """
     if probabilities_path is None:
-        decoded = label_map(slices, properties, labels)
+        decoded = label_map(slices, properties, labels, largest_only)
     else:
         with atomic_file(probabilities_path) as temporary:
-            decoded = label_map(_saved(slices, temporary, properties, labels), properties, labels)
+            saved = _saved(slices, temporary, properties, labels)
+            decoded = label_map(saved, properties, labels, largest_only)
     write_label(path, decoded, properties.geometry)
 
 

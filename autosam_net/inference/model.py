@@ -22,6 +22,7 @@ from autosam_net.errors import DatasetError, ModelError, UsageError, WeightsErro
 from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
+from autosam_net.inference.best import BEST_FILE, read_best
 from autosam_net.inference.export import export_case, label_map
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import slice_probabilities
@@ -47,16 +48,22 @@ class Model:
     Attributes:
         heads: of all folds and configurations; their probabilities are averaged.
         flips: axes mirrored for test-time augmentation, from the plan.
+        largest_only: label values of which only the largest connected component is kept.
     """
 
     plan: Plan
     heads: tuple[nn.Module, ...]
     source: EncoderSource
     flips: tuple[str, ...] = ()
+    largest_only: tuple[int, ...] = ()
 
     def without_flips(self) -> Model:
         """Return the same model without test-time augmentation."""
         return replace(self, flips=())
+
+    def without_postprocessing(self) -> Model:
+        """Return the same model with label maps left as they are predicted."""
+        return replace(self, largest_only=())
 
     def predict_case(self, array: NDArray[np.generic], spacing: Sequence[float]) -> NDArray[np.integer]:
         """Return the label map of an image in memory, of its spatial shape.
@@ -78,7 +85,7 @@ class Model:
         if spatial == 2:
             volume, steps = volume[:, None], (1.0, *steps)
         case = self._preprocess("array", Volume(volume, Geometry(spacing=steps)))  # type: ignore[arg-type]
-        labels = label_map(self._slices(case), case.properties, self.plan.label_set)
+        labels = label_map(self._slices(case), case.properties, self.plan.label_set, self.largest_only)
         return labels if spatial == 3 else labels[0]
 
     def predict_folder(
@@ -123,7 +130,8 @@ class Model:
 
     def _predict_file(self, files: CaseFiles, target: Path, probabilities: Path | None = None) -> None:
         case = self._preprocess(files.name, read_case(files.images))
-        export_case(target, self._slices(case), case.properties, self.plan.label_set, probabilities)
+        slices, labels = self._slices(case), self.plan.label_set
+        export_case(target, slices, case.properties, labels, probabilities, self.largest_only)
 
     def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
         if not np.isfinite(volume.array).all():
@@ -151,15 +159,31 @@ def load_model(
     """Return the model of a data set, ready to predict.
 
     Args:
-        configurations: names of model folders (`cnn`, `vit_labelled1_seed0`); several are averaged. May be left out
-            where there is one only.
+        configurations: names of model folders (`cnn`, `vit_labelled1_seed0`); several are averaged. If None, what
+            `autosam_find_best_configuration` chose, with its folds and post-processing; else the only one.
         folds: of those trained; all if None.
 
     Raises:
-        ModelError: no model, or more than one, fits.
+        ModelError: no model, or more than one, fits, or models changed since the best were chosen.
     """
     models = models_of(dataset, folders or find_folders())
-    return load_model_folders(choose_models(models, configurations, models[0].path.parent.name), folds, device)
+    return load_chosen_models(models, configurations, folds, device, models[0].path.parent.name)
+
+
+def load_chosen_models(
+    models: Sequence[ModelFolder], names: Sequence[str] | None, folds: Sequence[str] | None, device: str, where: str
+) -> Model:
+    """Return the model of those called `names` among a data set's; if None, of the best, or else of the only one.
+
+    Raises:
+        ModelError: as `choose_models`, `read_best` and `load_model_folders` do.
+    """
+    best = read_best(models[0].path.parent) if models and names is None else None
+    if best is None:
+        return load_model_folders(choose_models(models, names, where), folds, device)
+    log.info("%s: %s", BEST_FILE, best.description)
+    model = load_model_folders(choose_models(models, best.choice.configurations, where), folds or best.folds, device)
+    return replace(model, largest_only=model.plan.largest_only(best.choice.keep_largest))
 
 
 def models_of(dataset: int | str, folders: Folders) -> list[ModelFolder]:
@@ -209,6 +233,11 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     """
     plans = [load_plan(model.plan_file) for model in models]
     for model, plan in zip(models, plans, strict=True):
+        if plan.encoding.encoder != plans[0].encoding.encoder:
+            raise ModelError(
+                f"{model.name} works on the encoder {plan.encoding.encoder}, {models[0].name} on "
+                f"{plans[0].encoding.encoder}; an ensemble has one encoder. Predict with each alone."
+            )
         if not fit_together(plan, plans[0]):
             raise ModelError(
                 f"{model.name} and {models[0].name} were trained by different plans; predict with each alone."
@@ -223,7 +252,20 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     files = [file for model in models for file in _fold_files(model, folds)]
     heads = tuple(load_head(file, plans[0], source) for file in files)
     log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
-    return Model(plans[0], heads, source, plans[0].encoding.flips)
+    return Model(plans[0], heads, source, plans[0].encoding.flips, plans[0].largest_only())
+
+
+def choose_folds(model: ModelFolder, folds: Sequence[str] | None) -> list[str]:
+    """Return `folds`, or all trained folds if None.
+
+    Raises:
+        UsageError: one is not trained.
+    """
+    trained = model.trained_folds()
+    for fold in folds or ():
+        if fold not in trained:
+            raise UsageError(f"{model.name}: fold {fold} is not trained; trained folds: {', '.join(trained)}")
+    return list(folds or trained)
 
 
 def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
@@ -261,8 +303,4 @@ def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None
 
 
 def _fold_files(model: ModelFolder, folds: Sequence[str] | None) -> list[Path]:
-    trained = model.trained_folds()
-    for fold in folds or ():
-        if fold not in trained:
-            raise UsageError(f"{model.name}: fold {fold} is not trained; trained folds: {', '.join(trained)}")
-    return [model.fold(fold) / "model.safetensors" for fold in folds or trained]
+    return [model.fold(fold) / "model.safetensors" for fold in choose_folds(model, folds)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs,
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
 """Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
+
+FlippedReader = tuple[EmbeddingReader, tuple[str, ...]]
+"""With the axes along which its embeddings are mirrored."""
 
 FLIP_AXES = {"y": -2, "x": -1}
 
@@ -40,7 +44,6 @@ def encoding_reader(
     return read
 
 
-@torch.no_grad()
 def slice_probabilities(
     case: PreprocessedCase,
     heads: Sequence[nn.Module],
@@ -57,23 +60,51 @@ def slice_probabilities(
         cached: plain embeddings of this case, if they are at hand.
         flips: axes ("y", "x") mirrored one by one for test-time augmentation.
     """
+    return _slices(case, heads, labels, source, embedding_readers(case, source, cached, flips))
+
+
+def probabilities_of_each(
+    case: PreprocessedCase,
+    heads: Sequence[nn.Module],
+    labels: LabelSet,
+    source: EncoderSource,
+    cached: CachedEmbedding | None = None,
+    flips: Sequence[str] = (),
+) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    """Yield for every slice the probabilities of each head, as `slice_probabilities` does their mean.
+
+    The heads go side by side: each batch of embeddings is read or encoded once.
+    """
+    readers = embedding_readers(case, source, cached, flips)
+    shared = [(functools.lru_cache(maxsize=1)(read), flip) for read, flip in readers]
+    return zip(*(_slices(case, [head], labels, source, shared) for head in heads), strict=True)
+
+
+def embedding_readers(
+    case: PreprocessedCase, source: EncoderSource, cached: CachedEmbedding | None, flips: Sequence[str]
+) -> list[FlippedReader]:
+    """Return the reader of a case's plain embeddings, and one a flip."""
     grid = tile_grid(case.properties.shape[1:], source.encoding)
     plain = cached_reader(cached, source.device) if cached else encoding_reader(case, grid, source)
-    readers: list[tuple[EmbeddingReader, tuple[str, ...]]] = [(plain, ())]
-    readers += [(encoding_reader(case, grid, source, (flip,)), (flip,)) for flip in flips]
-    weights = blending_weights(grid.size).to(source.device)
-    plane = case.properties.cropped_shape[1:]
-    waiting: list[torch.Tensor] = []
-    for indices in batches_of(count_inputs(case.properties.shape, source.encoding), source.device):
-        waiting += _mean_probabilities(readers, indices, heads, labels, source)
-        while len(waiting) >= len(grid.origins):
-            canvas = blend(waiting[: len(grid.origins)], grid, weights)
-            del waiting[: len(grid.origins)]
-            yield _resize(canvas, plane).cpu().numpy()
+    return [(plain, ()), *((encoding_reader(case, grid, source, (flip,)), (flip,)) for flip in flips)]
+
+
+@torch.no_grad()
+def _slices(
+    case: PreprocessedCase,
+    heads: Sequence[nn.Module],
+    labels: LabelSet,
+    source: EncoderSource,
+    readers: Sequence[FlippedReader],
+) -> Iterator[NDArray[np.float32]]:
+    grid = tile_grid(case.properties.shape[1:], source.encoding)
+    batches = batches_of(count_inputs(case.properties.shape, source.encoding), source.device)
+    tiles = (_mean_probabilities(readers, indices, heads, labels, source) for indices in batches)
+    yield from assemble_slices(tiles, grid, case.properties.cropped_shape[1:])
 
 
 def _mean_probabilities(
-    readers: Sequence[tuple[EmbeddingReader, tuple[str, ...]]],
+    readers: Sequence[FlippedReader],
     indices: Sequence[int],
     heads: Sequence[nn.Module],
     labels: LabelSet,
@@ -90,6 +121,24 @@ def _mean_probabilities(
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "a model has at least one head"
     return total.div_(len(readers) * len(heads))
+
+
+def assemble_slices(
+    batches: Iterable[Iterable[torch.Tensor]], grid: TileGrid, plane: tuple[int, ...]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the slices `(outputs, Y, X)` on a plane of the cropped raw grid, each as soon as all its tiles are there.
+
+    Args:
+        batches: of the probabilities `(outputs, S, S)` of tiles, in the order of the encoder inputs.
+    """
+    weights = blending_weights(grid.size)
+    waiting: list[torch.Tensor] = []
+    for batch in batches:
+        waiting += batch
+        while len(waiting) >= len(grid.origins):
+            canvas = blend(waiting[: len(grid.origins)], grid, weights.to(waiting[0].device))
+            del waiting[: len(grid.origins)]
+            yield _resize(canvas, plane).cpu().numpy()
 
 
 def blending_weights(size: int) -> torch.Tensor:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.plan import Plan
+from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_dataset
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
 from autosam_net.inference.export import export_case
@@ -14,6 +20,30 @@ from autosam_net.inference.predict import slice_probabilities
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
+from autosam_net.training.run import TrainingOptions
+from autosam_net.training.train import train_head, training_split
+
+SlicesOf = Callable[[PreprocessedCase, CachedEmbedding], Iterator[NDArray[np.float32]]]
+"""Takes a case and its plain embeddings, yields its slices' probabilities `(outputs, Y, X)` on the cropped raw grid."""
+
+
+def train_and_validate(
+    dataset: DatasetSpec, plan: Plan, configuration: str, fold: str, options: TrainingOptions, folders: Folders
+) -> tuple[Path, Summary | None]:
+    """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
+
+    The summary is None where the fold holds nothing out, and where one was written already by a training that
+    `options.resume` takes up.
+
+    Raises:
+        AutosamError: as `train_head` and `validate_fold` do.
+    """
+    plan = plan.for_configuration(configuration)
+    folder = train_head(dataset, plan, configuration, fold, options, folders)
+    held_out = training_split(dataset, fold, options, folders).val
+    if not held_out or (options.resume and (folder / "validation" / "summary.json").is_file()):
+        return folder, None
+    return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
 
 
 def validate_fold(
@@ -21,20 +51,46 @@ def validate_fold(
 ) -> Summary:
     """Write `validation/` in a fold's folder: label maps, summary.json and cases.csv; return the summary.
 
+    Args:
+        plan: as the fold's configuration follows it (`Plan.for_configuration`).
+
+    Raises:
+        DatasetError: a case has no label file.
+    """
+    source = EncoderSource(plan.encoding, device)
+    head = load_head(folder / "model.safetensors", plan, source)
+
+    def slices_of(case: PreprocessedCase, entry: CachedEmbedding) -> Iterator[NDArray[np.float32]]:
+        return slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.flips)
+
+    output = folder / "validation"
+    return validate_cases(dataset, plan, output, cases, slices_of, device, folders, plan.largest_only())
+
+
+def validate_cases(
+    dataset: DatasetSpec,
+    plan: Plan,
+    output: Path,
+    cases: tuple[str, ...],
+    slices_of: SlicesOf,
+    device: str,
+    folders: Folders,
+    largest_only: Sequence[int] = (),
+) -> Summary:
+    """Write label maps, summary.json and cases.csv of labelled cases into `output`; return the summary.
+
     Embeddings are taken from the cache, and put there for the other heads to use.
 
     Raises:
         DatasetError: a case has no label file.
     """
     references = label_files(dataset, cases)
-    source = EncoderSource(plan.encoding, device)
-    head = load_head(folder / "model.safetensors", plan, source)
     entries = embed_dataset(dataset, plan, folders, cases, 1, device)
-    output = folder / "validation"
     for name, entry in progress(list(zip(cases, entries, strict=True)), "validate", len(cases)):
         case = load_case(cases_folder(dataset, folders) / name)
-        slices = slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.flips)
-        export_case(output / (name + dataset.file_ending), slices, case.properties, plan.label_set)
+        target = output / (name + dataset.file_ending)
+        slices = slices_of(case, entry)
+        export_case(target, slices, case.properties, plan.label_set, largest_only=largest_only)
     pairs = [(name, references[name], output / (name + dataset.file_ending)) for name in cases]
     summary = evaluate_pairs(pairs, plan.label_set)
     write_summary(summary, output)

@@ -84,6 +84,7 @@ def train_head(
     """
     begin = time.monotonic()
     options, folders = options or TrainingOptions(), folders or find_folders()
+    plan = plan.for_configuration(configuration)
     settings = plan.configuration(configuration)
     split = training_split(dataset, str(fold), options, folders)
     records = [load_record(cases_folder(dataset, folders) / case) for case in split.train]
@@ -101,7 +102,7 @@ def train_head(
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     encoded = time.monotonic()
-    state = _initial_state(run, options.epochs or settings.epochs_for(inputs, _count_patients(split, dataset, folders)))
+    state = _initial_state(run, options.epochs or settings.epochs_for(inputs, count_patients(split, dataset, folders)))
     if options.resume and run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
@@ -125,7 +126,8 @@ def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
     return load(Fingerprint, folders.preprocessed / dataset.name / "dataset_fingerprint.json").groups
 
 
-def _count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
+def count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
+    """Return the number of patients that a fold trains on."""
     groups = _groups(dataset, folders)
     return len({groups[case] for case in split.train})
 

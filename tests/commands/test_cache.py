@@ -9,7 +9,8 @@ import pytest
 
 from autosam_net.commands.cache import main
 from autosam_net.commands.encode import main as encode
-from tests.support import Prepared
+from autosam_net.jsonio import write_json
+from tests.support import TINY, Prepared, with_unet
 
 
 @pytest.fixture
@@ -19,6 +20,19 @@ def root(prepared: Prepared, tmp_path: Path) -> Path:
         shutil.copytree(prepared.root / name, tmp_path / name, ignore=ignore)
     assert encode(["-d", "900", "--views", "2", "--root", str(tmp_path)]) == 0
     return tmp_path
+
+
+def test_an_encoder_of_a_configuration_is_cached_beside_the_plans(
+    prepared: Prepared, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(root / "preprocessed" / prepared.dataset.name / "plan.json", with_unet(prepared.plan))
+    assert encode(["-d", "900", "-c", "unet", "--root", str(root)]) == 0
+    capsys.readouterr()
+    assert main(["list", "--root", str(root)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "image_64_" in first and "6 cases  6 views" in first
+    assert f"{TINY}_64_" in second
+    assert main(["verify", "--root", str(root)]) == 0
 
 
 def test_list_verify_prune(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from autosam_net.data.splits import (
     detect_group_pattern,
     draw_labelled,
     group_cases,
+    held_out_cases,
     make_splits,
     select_fold,
 )
@@ -97,6 +98,13 @@ def test_selecting_a_fold() -> None:
 def test_folds_that_do_not_exist(fold: str) -> None:
     with pytest.raises(UsageError, match=f"^fold {fold} does not exist; this data set has folds 0-4 and all$"):
         select_fold(make_splits(GROUPS), fold)
+
+
+def test_what_is_compared_must_be_held_out() -> None:
+    splits = make_splits(GROUPS)
+    assert held_out_cases(splits, "1") == splits[1].val
+    with pytest.raises(UsageError, match=r"fold all holds no case out, so there is nothing to compare with"):
+        held_out_cases(splits, "all")
 
 
 def test_stored_splits_are_checked() -> None:

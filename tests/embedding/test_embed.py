@@ -11,10 +11,11 @@ import torch
 from autosam_net.embedding import embed
 from autosam_net.embedding.cache import entry_folder
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder, preprocessed_cases
+from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.errors import PlanError
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.slices import count_inputs, rgb_inputs, tile_grid
-from tests.support import Prepared
+from tests.support import Prepared, with_unet
 
 
 def test_embeddings_are_the_encoders_output_for_every_tile(prepared: Prepared) -> None:
@@ -28,6 +29,20 @@ def test_embeddings_are_the_encoders_output_for_every_tile(prepared: Prepared) -
     direct = EncoderSource(prepared.plan.encoding, "cpu").encode(inputs)
     embedding = torch.from_numpy(entry.embedding.rows(range(count))).float()
     torch.testing.assert_close(embedding, direct, atol=5e-3, rtol=5e-3)
+
+
+def test_the_embeddings_of_image_are_the_views_themselves(prepared: Prepared) -> None:
+    plan = with_unet(prepared.plan).for_configuration("unet")
+    name = preprocessed_cases(prepared.dataset, prepared.folders)[0]
+    plain, view = embed_dataset(prepared.dataset, plan, prepared.folders, [name], views=2)
+    case = load_case(cases_folder(prepared.dataset, prepared.folders) / name)
+    count = count_inputs(case.properties.shape, plan.encoding)
+    grid = tile_grid(case.properties.shape[1:], plan.encoding)
+    inputs = rgb_inputs(case.image, grid, plan.encoding.rgb, range(count))
+    np.testing.assert_array_equal(plain.embedding.rows(range(count)), inputs.astype(np.float16))
+    drawn, labels = draw_view(inputs[0], plain.labels.row(0), view_seed(name, 0, 1))
+    np.testing.assert_array_equal(view.embedding.row(0), drawn.astype(np.float16))
+    np.testing.assert_array_equal(view.labels.row(0), labels)
 
 
 def test_a_second_call_never_loads_the_encoder(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,13 @@ def test_entries_are_consistent(name: str) -> None:
     assert entry.name == name
     assert entry.input_size % entry.multiple == 0
     assert entry.multiple % entry.stride == 0
-    assert re.fullmatch("[0-9a-f]{64}", entry.weights.sha256 or "")
-    assert entry.weights.url or entry.weights.package_file
+    if entry.weights is not None:
+        assert re.fullmatch("[0-9a-f]{64}", entry.weights.sha256 or "")
+        assert entry.weights.url or entry.weights.package_file
+
+
+def test_only_the_image_itself_needs_no_weights() -> None:
+    assert [name for name in ENCODERS if ENCODERS.get(name).weights is None] == ["image"]
 
 
 def test_an_unknown_name_gets_the_nearest_ones() -> None:

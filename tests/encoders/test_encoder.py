@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from autosam_net.encoders.catalog import EncoderEntry
-from autosam_net.encoders.encoder import load_encoder, read_checkpoint, supports_bfloat16
-from autosam_net.encoders.weights import file_sha256
+from autosam_net.encoders.encoder import Precision, load_encoder, read_checkpoint, supports_bfloat16
+from autosam_net.encoders.weights import file_sha256, find_weights, has_weights, weights_sha256
 from autosam_net.errors import PlanError, UsageError, WeightsError
 
 
@@ -58,7 +58,18 @@ def test_precision_follows_the_machine(toy: EncoderEntry, toy_weights: Path) -> 
 
 def test_the_decoder_of_the_checkpoint_is_handed_on(toy: EncoderEntry, toy_weights: Path) -> None:
     decoder = load_encoder("toy", weights=toy_weights).mask_decoder_weights
-    assert {key: value.dtype for key, value in decoder.items()} == {"mask_decoder.iou_token.weight": torch.float32}
+    names = {"mask_decoder.iou_token.weight", "prompt_encoder.not_a_point_embed.weight"}
+    assert {key: value.dtype for key, value in decoder.items()} == dict.fromkeys(names, torch.float32)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_encoder_without_weights_changes_nothing(precision: Precision) -> None:
+    encoder = load_encoder("image", input_size=32, precision=precision)
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(encoder(images), images)
+    assert encoder.weights_sha256 == weights_sha256("image") == "none"
+    assert encoder.mask_decoder_weights == {}
+    assert has_weights("image") and find_weights("image") is None
 
 
 def test_images_of_another_size_are_a_fault(toy: EncoderEntry, toy_weights: Path) -> None:

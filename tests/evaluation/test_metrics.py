@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from autosam_net.data.labels import LabelSet
-from autosam_net.evaluation.metrics import class_metrics, evaluate_case
+from autosam_net.evaluation.metrics import class_metrics, dice_of_classes, evaluate_case
 
 SPACING = (3.0, 1.0, 0.5)
 LABELS = LabelSet({"background": 0, "wall": 1, "cavity": 2})
@@ -117,6 +117,15 @@ def test_regions_are_measured_as_unions() -> None:
     prediction = np.where(reference == 2, 1, reference)
     metrics = evaluate_case(reference, prediction, SPACING, labels)
     assert (metrics["whole"].Dice, metrics["core"].Dice) == (1.0, 0.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(label_maps, label_maps)
+def test_dice_alone_is_that_of_all_metrics(reference: np.ndarray, prediction: np.ndarray) -> None:
+    for labels in (LABELS, LabelSet({"background": 0, "wall": 1, "ignore": 2})):
+        metrics = evaluate_case(reference, np.minimum(prediction, 1), SPACING, labels)
+        expected = {name: entry.Dice for name, entry in metrics.items()}
+        assert dice_of_classes(reference, np.minimum(prediction, 1), labels) == expected
 
 
 def test_no_value_is_nan_or_a_numpy_scalar() -> None:

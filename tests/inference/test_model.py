@@ -14,13 +14,13 @@ from autosam_net.data.plan import Plan
 from autosam_net.errors import DatasetError, ImageFileError, ModelError, UsageError, WeightsError
 from autosam_net.imageio import read_image, read_label
 from autosam_net.inference.model import Model, load_model
-from autosam_net.inference.validate import validate_fold
+from autosam_net.inference.validate import train_and_validate, validate_fold
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 from autosam_net.training.checkpoint import load_tensors, save_tensors
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head, training_split
-from tests.support import Prepared
+from tests.support import TINY, Prepared, with_unet
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,33 @@ def test_models_of_different_plans_do_not_predict_together(prepared: Prepared, m
     rewrite_plan(prepared, moved, other, "linear")
     with pytest.raises(ModelError, match=r"linear and .*cnn were trained by different plans; predict with each alone"):
         load_model(900, ["cnn", "linear"], folders=moved)
+
+
+@pytest.fixture(scope="module")
+def unet(prepared: Prepared, folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Return folders with a U-Net trained beside the heads."""
+    results = tmp_path_factory.mktemp("unet")
+    shutil.copytree(folders.results, results, dirs_exist_ok=True)
+    beside = replace(folders, results=results)
+    _, summary = train_and_validate(
+        prepared.dataset, with_unet(prepared.plan), "unet", "0", TrainingOptions(epochs=1), beside
+    )
+    assert summary is not None and summary.foreground_mean["Dice"] is not None
+    return beside
+
+
+def test_a_network_from_scratch_predicts_alone(prepared: Prepared, unet: Folders, tmp_path: Path) -> None:
+    model = load_model(900, ["unet"], folders=unet)
+    assert model.source.encoder.name == "image"
+    (written,) = model.predict_folder(images(prepared)[0], tmp_path)
+    assert read_label(written).shape == read_image(images(prepared)[0]).shape
+
+
+def test_heads_of_different_encoders_do_not_predict_together(unet: Folders) -> None:
+    expected = rf"unet works on the encoder image, .*cnn on {TINY}; an ensemble has one encoder. Predict with each"
+    with pytest.raises(ModelError, match=expected) as caught:
+        load_model(900, ["cnn", "unet"], folders=unet)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_of_another_version_is_refused(prepared: Prepared, moved: Folders) -> None:

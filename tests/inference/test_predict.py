@@ -13,7 +13,7 @@ from autosam_net.data.case import CaseProperties, PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.volume import Geometry
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, preprocessed_cases
-from autosam_net.inference.predict import blend, blending_weights, slice_probabilities
+from autosam_net.inference.predict import blend, blending_weights, probabilities_of_each, slice_probabilities
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.slices import tile_grid
 from tests.support import Prepared
@@ -100,6 +100,21 @@ def test_the_encoder_runs_once_for_any_number_of_heads(
         assert sum(passes) == case.properties.shape[0] * len(
             tile_grid(case.properties.shape[1:], source.encoding).origins
         )
+
+
+def test_heads_side_by_side_share_the_encoder_and_have_the_ensemble_as_their_mean(
+    prepared: Prepared, case: PreprocessedCase, source: EncoderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, heads = LabelSet({"background": 0, "a": 1}), [Position(), Constant([0.0, 1.0])]
+    passes = []
+    plain_forward = source.encoder.forward
+    monkeypatch.setattr(source.encoder, "forward", lambda images: passes.append(len(images)) or plain_forward(images))
+    together = list(slice_probabilities(case, heads, labels, source, flips=("x",)))
+    for_the_ensemble = passes.copy()
+    passes.clear()
+    apart = list(probabilities_of_each(case, heads, labels, source, flips=("x",)))
+    assert passes == for_the_ensemble
+    np.testing.assert_allclose(np.stack([np.mean(each, axis=0) for each in apart]), np.stack(together), atol=1e-5)
 
 
 def test_slices_are_encoded_as_they_are_asked_for(

@@ -11,6 +11,9 @@ from planning.machine import HeadRecipe, Machine, Probe
 
 RECIPES = {
     "cnn": HeadRecipe({"dropout": 0.1}, batch_size=8, epochs=10, iterations=50, learning_rate=1e-3, weight_decay=1e-2),
+    "unet": HeadRecipe(
+        {}, batch_size=8, epochs=8, iterations=50, learning_rate=1e-3, weight_decay=1e-2, encoder="image"
+    ),
     "linear": HeadRecipe({}, batch_size=8, epochs=8, iterations=50, learning_rate=5e-3, weight_decay=1e-2),
 }
 

@@ -173,6 +173,7 @@ def test_a_typo_in_a_flag(raw: RawDataset, run: Run, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--encoder", "image"], "--encoder image: no encoder: the slices themselves"),
         (["--encoder", "lite_medsan"], "unknown encoder 'lite_medsan'; did you mean 'lite_medsam'?"),
         (["--weights", "/nowhere/sam.pth"], "--weights /nowhere/sam.pth: no such file"),
         (["--workers", "0"], "--workers 0: give 1 or more"),

@@ -29,6 +29,12 @@ def test_the_encoder_runs_once_for_every_view() -> None:
     assert estimate_costs(plain, figures(10), probe(seconds=0.5))["encode"].seconds == 50.0
 
 
+def test_views_without_an_encoder_cost_disk_only() -> None:
+    estimates = make_plan(dataset(), figures(10), probe()).estimates
+    assert estimates["train:unet"].seconds == estimates["train:linear"].seconds
+    assert estimates["train:cnn"].disk_mib < estimates["train:unet"].disk_mib < estimates["encode"].disk_mib
+
+
 def test_training_follows_an_edited_configuration() -> None:
     plan = make_plan(dataset(), figures(10), probe())
     longer = replace(plan.configurations["cnn"], epochs=100, batch_size=16)

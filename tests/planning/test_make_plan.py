@@ -47,7 +47,20 @@ def test_every_plan_is_whole_and_every_reason_has_figures(drawn: list[tuple]) ->
         assert any(character.isdigit() for character in reason)
         assert "\n" not in reason
     assert from_json(Plan, to_json(plan), "plan") == plan
-    assert {"preprocess", "encode", "predict", "train:cnn", "train:linear"} == set(plan.estimates)
+    assert {"preprocess", "encode", "predict", "train:cnn", "train:linear", "train:unet"} == set(plan.estimates)
+
+
+def test_a_network_from_scratch_is_planned_on_the_slices_with_the_same_views() -> None:
+    plan = plan_of(fingerprint())
+    assert {name: entry.encoder for name, entry in plan.configurations.items()} == {
+        "cnn": None,
+        "linear": None,
+        "unet": "image",
+    }
+    assert "trained from scratch" in plan.reasons["head unet"]
+    assert "on image" in decisions(plan)["head unet"]
+    own = plan.for_configuration("unet").encoding
+    assert replace(own, encoder=plan.encoding.encoder) == plan.encoding
 
 
 def test_the_same_figures_give_the_same_plan() -> None:

@@ -32,7 +32,8 @@ def test_encoder_and_heads_are_timed(tmp_path: Path, tiny_weights: Path, caplog:
     state = torch.get_rng_state()
     probe = probe_speed(probe_machine("cpu", tmp_path), encoding(tiny_weights), LABELS)
     assert 0 < probe.seconds_per_input < 5
-    assert {"cnn", "linear"} <= set(probe.recipes)
+    assert {"cnn", "linear", "unet"} <= set(probe.recipes)
+    assert (probe.recipes["cnn"].encoder, probe.recipes["unet"].encoder) == (None, "image")
     assert set(probe.recipes) == set(probe.seconds_per_iteration) == set(probe.memory_mib) - {"encode"}
     assert all(seconds > 0 for seconds in probe.seconds_per_iteration.values())
     assert torch.equal(torch.get_rng_state(), state)

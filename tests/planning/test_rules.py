@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding, Normalization, Preprocessing, RgbSource
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import UsageError
@@ -190,6 +192,11 @@ def test_views_fit_the_disk() -> None:
     assert rules.choose_views(ENCODING, 100, 5, 0.01, 0.0)[0].slice_budget == 80
 
 
+def test_the_slices_themselves_are_no_encoder_to_plan_for() -> None:
+    with pytest.raises(UsageError, match=r"--encoder image: no encoder: the slices themselves, .*unet take it by"):
+        rules.choose_encoder(machine(), "image")
+
+
 def test_noise_in_the_measurement_leaves_the_budget() -> None:
     budgets = {rules.choose_views(ENCODING, 10, 5, seconds, 1e6)[0].slice_budget for seconds in (0.301, 0.3, 0.302)}
     assert len(budgets) <= 2
@@ -213,6 +220,32 @@ def test_large_structures_get_context_where_a_head_has_it() -> None:
     assert (small.settings["context"], large.settings["context"]) == (0.0, 1.0)
     assert "99 px across" in reason
     assert "context" not in rules.choose_head("linear", RECIPES["linear"], 100, 5, largest=99.0)[0].settings
+
+
+def shares(*largest: float) -> Fingerprint:
+    cases = [case(f"case{index}") for index in range(len(largest))]
+    return fingerprint(
+        *(
+            replace(one, classes={"organ": replace(one.classes["organ"], largest_component_mm3=share * 1e4)})
+            for one, share in zip(cases, largest, strict=True)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("largest", "kept"), [((1.0, 0.96), ("organ",)), ((1.0, 0.9), ()), ((1.0,), ()), ((0.95, 0.95, 1.0), ("organ",))]
+)
+def test_only_classes_of_one_piece_in_every_case_lose_their_other_components(
+    largest: tuple[float, ...], kept: tuple[str, ...]
+) -> None:
+    found, reason = rules.choose_keep_largest(shares(*largest), LabelSet({"background": 0, "organ": 1, "absent": 2}))
+    assert found == kept
+    assert f"organ {min(largest):.1%}" in reason
+
+
+def test_regions_keep_every_component() -> None:
+    regions = LabelSet({"background": 0, "organ": (1, 2), "core": 2}, (1, 2))
+    assert rules.choose_keep_largest(shares(1.0, 1.0), regions)[0] == ()
 
 
 def test_precision_is_explained() -> None:

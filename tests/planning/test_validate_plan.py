@@ -22,6 +22,7 @@ EDITS: list[tuple[str, Any, str]] = [
     ("channel_names", ["CT"], "channel_names: found"),
     ("labels", {"background": 0, "tumour": 1}, "labels: found"),
     ("file_ending", ".png", "file_ending: found .png"),
+    ("keep_largest", ["organs"], "keep_largest: 'organs' is not known; did you mean 'organ'"),
     ("folds", 1, "folds: found 1, expected 2 or more"),
     ("group_pattern", "(", "group_pattern '\\(' is no regular expression"),
     ("configurations", {}, "configurations: found {}, expected at least one"),
@@ -41,6 +42,10 @@ EDITS: list[tuple[str, Any, str]] = [
     ("encoding/slice_budget", 0, "slice_budget: found 0, expected 1 or more"),
     ("encoding/flips", ["z"], "flips: found \\['z'\\], expected some of"),
     ("encoding/flips", ["x", "x"], "flips: found"),
+    ("encoding/encoder", "image", "encoding: encoder: found image, expected one with weights"),
+    ("configurations/cnn/encoder", "imgae", "cnn: encoder: 'imgae' is not known; did you mean 'image'"),
+    ("configurations/cnn/encoder", "image", "cnn: encoder: found image, expected null, or one with weights"),
+    ("configurations/unet/encoder", None, "unet: encoder: found None, expected image for the head unet"),
     ("configurations/cnn/head", "cmn", "configurations: cnn: head: 'cmn' is not known"),
     ("configurations/cnn/settings", {"dropuot": 0.1}, "settings: 'dropuot' is not known"),
     ("configurations/cnn/batch_size", 0, "cnn: batch_size: found 0, expected 1 or more"),
@@ -81,7 +86,9 @@ def test_every_wrong_value_is_refused_by_name(path: str, value: Any, message: st
         ("encoding/encoder", "vit_b"),
         ("encoding/input_size", 320),
         ("encoding/flips", ["y", "x"]),
+        ("keep_largest", []),
         ("configurations/linear/epochs", 3),
+        ("configurations/linear/encoder", "vit_b"),
     ],
 )
 def test_sensible_edits_are_accepted(path: str, value: Any) -> None:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from autosam_net.data.plan import Plan
+from autosam_net.data.plan import Plan, load_plan
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.paths import Folders
+from autosam_net.preprocessing.preprocess import cases_folder, load_record
+from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training import train
 from autosam_net.training.run import TrainingOptions, list_models
 from autosam_net.training.train import learning_rate, train_head, training_split
-from tests.support import Prepared
+from tests.support import Prepared, with_unet
 
 
 @pytest.fixture
@@ -50,6 +52,24 @@ def test_training_lowers_the_loss(prepared: Prepared, folders: Folders) -> None:
     rows = csv.DictReader((folder / "training_log.csv").read_text().splitlines())
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_network_from_scratch_learns_and_its_model_names_its_encoder(prepared: Prepared, folders: Folders) -> None:
+    options = TrainingOptions(epochs=6)
+    folder = train_head(prepared.dataset, with_unet(prepared.plan), "unet", 0, options, folders)
+    rows = csv.DictReader((folder / "training_log.csv").read_text().splitlines())
+    losses = [float(row["loss"]) for row in rows]
+    assert losses[-1] < 0.9 * losses[0]
+    plan = load_plan(folder.parent / "plan.json")
+    assert plan == with_unet(prepared.plan).for_configuration("unet")
+    views = prepared.plan.encoding.views_for(count_slices(prepared, folder))
+    assert json.loads((folder / "run.json").read_text())["views"] == views
+
+
+def count_slices(prepared: Prepared, folder: Path) -> int:
+    cases = json.loads((folder / "run.json").read_text())["trained_on"]
+    shapes = [load_record(cases_folder(prepared.dataset, prepared.folders) / case).properties.shape for case in cases]
+    return sum(count_inputs(shape, prepared.plan.encoding) for shape in shapes)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(prepared: Prepared, folders: Folders) -> None:

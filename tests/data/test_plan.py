@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.plan import Plan
+from autosam_net.errors import PlanError
+from autosam_net.jsonio import from_json, to_json
+from tests.support import tiny_plan, with_unet
+
+
+@pytest.fixture
+def plan(tmp_path) -> Plan:
+    from autosam_net.data.labels import LabelSet
+
+    spec = DatasetSpec("Dataset001_Made", tmp_path, ("MRI",), LabelSet({"background": 0, "organ": 1}), ".nii.gz", 5)
+    return with_unet(tiny_plan(spec, tmp_path / "tiny.pth"))
+
+
+def test_a_plan_survives_its_file(plan: Plan) -> None:
+    assert from_json(Plan, to_json(plan), "plan.json") == plan
+    assert to_json(plan)["configurations"]["unet"]["encoder"] == "image"
+
+
+def test_configurations_on_the_plans_encoder_follow_the_plan_as_it_is(plan: Plan) -> None:
+    assert plan.for_configuration("cnn") is plan
+
+
+def test_an_encoder_of_its_own_replaces_the_plans_and_nothing_else(plan: Plan) -> None:
+    own = plan.for_configuration("unet")
+    assert own.encoding == replace(plan.encoding, encoder="image", weights=None)
+    assert own.encoding.views_for(10) == plan.encoding.views_for(10)
+    assert own.configurations == {"unet": plan.configuration("unet")}
+    assert own.for_configuration("unet") is own
+    assert replace(own, encoding=plan.encoding, configurations=plan.configurations) == plan
+
+
+def test_an_unknown_configuration_is_refused(plan: Plan) -> None:
+    with pytest.raises(PlanError, match="no configuration 'uent'; did you mean 'unet'"):
+        plan.for_configuration("uent")
