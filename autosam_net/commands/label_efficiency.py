@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="draws of the patients, 0 to N-1 (default 3)")
     parser.add_argument("--fold", default="0", help="whose held-out cases are predicted (default 0)")
+    parser.add_argument(
+        "--unlabelled", action="store_true", help="also with the fold's other patients as unlabelled cases"
+    )
     parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each run")
     add_device(parser)
     return run(_measure, parser, argv)
@@ -67,7 +71,8 @@ class _Run:
         from autosam_net.evaluation.label_efficiency import LabelRun, read_figures
 
         labelled = "all" if self.options.labelled is None else str(self.options.labelled)
-        return LabelRun(self.configuration, labelled, self.patients, self.options.seed, read_figures(self.folder))
+        name = f"{self.configuration} (unlabelled)" if self.options.unlabelled else self.configuration
+        return LabelRun(name, labelled, self.patients, self.options.seed, read_figures(self.folder))
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -114,7 +119,7 @@ def _runs(
     from autosam_net.data.dataset import label_files
     from autosam_net.data.splits import held_out_cases, load_splits
     from autosam_net.training.run import ModelFolder, TrainingOptions
-    from autosam_net.training.train import count_patients, training_split
+    from autosam_net.training.train import count_patients, training_split, unlabelled_part
 
     splits = load_splits(folders.preprocessed / dataset.name / "splits_final.json")
     label_files(dataset, held_out_cases(splits, arguments.fold))
@@ -122,7 +127,9 @@ def _runs(
     runs = []
     for name in dict.fromkeys(arguments.configurations):
         plan.configuration(name)
-        for options in (replace(always, labelled=n, seed=seed) for n in numbers for seed in range(arguments.seeds)):
+        for n, seed, unlabelled in product(numbers, range(arguments.seeds), (False, True)[: 1 + arguments.unlabelled]):
+            options = replace(always, labelled=n, unlabelled=unlabelled, seed=seed)
+            unlabelled_part(dataset, arguments.fold, options, folders)  # names it where none are left
             patients = count_patients(training_split(dataset, arguments.fold, options, folders), dataset, folders)
             model = ModelFolder(folders.results / dataset.name / options.run_name(name))
             runs.append(_Run(name, options, patients, model, arguments.fold))

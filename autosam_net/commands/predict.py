@@ -31,9 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring, even where the plan has it")
-    parser.add_argument(
-        "--disable_postprocessing", action="store_true", help="keep all components of every class"
-    )
+    parser.add_argument("--disable_postprocessing", action="store_true", help="keep all components of every class")
     add_device(parser)
     return run(_predict, parser, argv)
 

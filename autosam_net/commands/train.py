@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
@@ -24,6 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
     parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
+    parser.add_argument(
+        "--unlabelled", action="store_true", help="learn from the other patients and imagesUn too, without labels"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and the draw of patients (default 0)")
     parser.add_argument("--epochs", type=int, help="replaces the planned number")
     parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each fold")
@@ -83,6 +87,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
 
     return TrainingOptions(
         labelled=arguments.labelled,
+        unlabelled=arguments.unlabelled,
         seed=arguments.seed,
         epochs=arguments.epochs,
         max_minutes=arguments.max_minutes,
@@ -105,3 +110,17 @@ def _train_fold(job: _Job, fold: str) -> None:
         print(f"validated already: {folder / 'validation' / 'summary.json'}")
     else:
         print(f"trained on all cases: {folder}")
+    if job.options.unlabelled and (folder / "validation").is_dir():
+        print(_gain(job, folder))
+
+
+def _gain(job: _Job, folder: Path) -> str:
+    """Return what the unlabelled cases brought, in a line."""
+    from autosam_net.evaluation.label_efficiency import read_figures
+
+    name = replace(job.options, unlabelled=False).run_name(job.configuration)
+    without, with_them = (
+        read_figures(model / folder.name)["Dice"] or 0.0 for model in (folder.parent.parent / name, folder.parent)
+    )
+    gain = f"mean Dice {without:.3f} without the unlabelled cases ({name}), {with_them:.3f} with them"
+    return gain if with_them >= without else f"{gain}: they did harm; predict with -c {name}"

@@ -146,6 +146,12 @@ def training_cases(dataset: DatasetSpec) -> list[CaseFiles]:
     return [CaseFiles(name, images.get(name, ()), labels.get(name)) for name in names]
 
 
+def unlabelled_scans(dataset: DatasetSpec) -> list[CaseFiles]:
+    """Return the cases of `imagesUn`, which have no label map, sorted by name."""
+    images = group_by_case(dataset.folder / "imagesUn", dataset.file_ending)
+    return [CaseFiles(name, files) for name, files in sorted(images.items())]
+
+
 def label_files(dataset: DatasetSpec, names: Sequence[str]) -> dict[str, Path]:
     """Return case -> label file of the cases called `names`.
 

@@ -97,7 +97,7 @@ def embed_dataset(
 
 
 def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: EncoderSource, outside: int) -> None:
-    """Compute one view of one case and write it to the cache.
+    """Compute one view of one case and write it to the cache; without labels, label maps of zeros.
 
     Args:
         outside: label value of the pixels that pad a slice smaller than the input.
@@ -106,13 +106,12 @@ def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: En
     count = count_inputs(case.properties.shape, source.encoding)
     encoder = source.encoder
     side = encoder.input_size // encoder.stride
-    assert case.labels is not None, "only labelled cases are cached"
     cache.write_entry(
         root,
         key,
         shape=(count, encoder.channels, side, side),
         label_shape=(count, encoder.input_size, encoder.input_size),
-        label_type=case.labels.dtype,
+        label_type=_labels_of(case).dtype,
         batches=_encoded_batches(case, grid, key.view, source, outside),
     )
 
@@ -137,15 +136,19 @@ def batches_of(count: int, device: str) -> Iterator[range]:
 def _encoded_batches(
     case: PreprocessedCase, grid: TileGrid, view: int, source: EncoderSource, outside: int
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.integer]]]:
-    assert case.labels is not None
+    case_labels = _labels_of(case)
     for indices in batches_of(count_inputs(case.properties.shape, source.encoding), source.device):
         images = rgb_inputs(case.image, grid, source.encoding.rgb, indices)
-        labels = label_inputs(case.labels, grid, indices, outside)
+        labels = label_inputs(case_labels, grid, indices, outside)
         if view > 0:
             seeds = [view_seed(case.properties.name, index, view) for index in indices]
             drawn = list(map(draw_view, images, labels, seeds))
             images, labels = (np.stack(part) for part in zip(*drawn, strict=True))
         yield source.encode(images).to(torch.float16).cpu().numpy(), labels
+
+
+def _labels_of(case: PreprocessedCase) -> NDArray[np.integer]:
+    return np.zeros(case.properties.shape, np.uint8) if case.labels is None else case.labels
 
 
 def _open_or_forget(root: Path, key: EmbeddingKey) -> cache.CachedEmbedding | None:

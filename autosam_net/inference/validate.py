@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.run import TrainingOptions
-from autosam_net.training.train import train_head, training_split
+from autosam_net.training.train import train_head, training_split, unlabelled_part
 
 SlicesOf = Callable[[PreprocessedCase, CachedEmbedding], Iterator[NDArray[np.float32]]]
 """Takes a case and its plain embeddings, yields its slices' probabilities `(outputs, Y, X)` on the cropped raw grid."""
@@ -32,12 +33,17 @@ def train_and_validate(
 ) -> tuple[Path, Summary | None]:
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
+    With unlabelled cases the same head is trained and validated without them first, so that both can be compared.
+
     The summary is None where the fold holds nothing out, and where one was written already by a training that
     `options.resume` takes up.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
     """
+    if unlabelled_part(dataset, fold, options, folders):
+        supervised = replace(options, unlabelled=False, resume=True, overwrite=False)
+        train_and_validate(dataset, plan, configuration, fold, supervised, folders)
     plan = plan.for_configuration(configuration)
     folder = train_head(dataset, plan, configuration, fold, options, folders)
     held_out = training_split(dataset, fold, options, folders).val

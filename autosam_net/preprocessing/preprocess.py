@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.case import CaseProperties, PreprocessedCase
-from autosam_net.data.dataset import CaseFiles, DatasetSpec, training_cases
+from autosam_net.data.dataset import CaseFiles, DatasetSpec, training_cases, unlabelled_scans
 from autosam_net.data.plan import Plan, Preprocessing, settings_digest
 from autosam_net.data.volume import Volume
 from autosam_net.errors import AutosamError, DatasetError, PlanError
@@ -71,25 +71,37 @@ def preprocess_case(
 def preprocess_dataset(
     dataset: DatasetSpec, plan: Plan, folders: Folders | None = None, workers: int | None = None
 ) -> list[CaseProperties]:
-    """Preprocess all labelled cases of a data set in parallel and return their properties, sorted by name.
+    """Preprocess all cases of a data set in parallel; return the properties of the labelled, then of the unlabelled.
 
     A case whose files and settings are those of an earlier run is left alone; each appears whole or not at all;
     what belongs to cases that no longer exist is removed.
 
     Raises:
-        DatasetError: a case has no image, no label map, or another number of channels than planned.
+        DatasetError: a case has no image, no label map, or another number of channels than planned, or an unlabelled
+            one is called like a labelled one.
         ImageFileError: a file cannot be read.
     """
     root = cases_folder(dataset, folders or find_folders())
     root.mkdir(parents=True, exist_ok=True)
     remove_leftovers(root)
-    cases = training_cases(dataset)
+    cases = _cases_of(dataset)
     names = {case.name for case in cases}
     for folder in root.iterdir():
         if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
             shutil.rmtree(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
     return map_cases(work, cases, "preprocess", workers)
+
+
+def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:
+    labelled, unlabelled = training_cases(dataset), unlabelled_scans(dataset)
+    for case in labelled:
+        if case.label is None or not case.images:
+            lacking = "label map in labelsTr" if case.images else "image in imagesTr"
+            raise DatasetError(f"{case.name}: no {lacking}. Add it, or remove the case.")
+    if twice := sorted({case.name for case in labelled} & {case.name for case in unlabelled}):
+        raise DatasetError(f"{twice[0]}: in imagesUn, and a labelled case too. Rename the scan, or remove it there.")
+    return [*labelled, *unlabelled]
 
 
 def cases_folder(dataset: DatasetSpec, folders: Folders) -> Path:
@@ -105,7 +117,9 @@ def load_case(folder: Path) -> PreprocessedCase:
     """
     stored = load_record(folder)
     image = np.load(folder / "image.npy", mmap_mode="r", allow_pickle=False)
-    return PreprocessedCase(image, np.load(folder / "labels.npy", allow_pickle=False), stored.properties)
+    file = folder / "labels.npy"
+    labels = np.load(file, allow_pickle=False) if file.exists() else None
+    return PreprocessedCase(image, labels, stored.properties)
 
 
 def load_record(folder: Path) -> StoredCase:
@@ -122,19 +136,18 @@ def load_record(folder: Path) -> StoredCase:
 
 
 def _preprocess_to_disk(case: CaseFiles, root: Path, settings: Preprocessing) -> CaseProperties:
-    if case.label is None or not case.images:
-        lacking = "label map in labelsTr" if case.images else "image in imagesTr"
-        raise DatasetError(f"{case.name}: no {lacking}. Add it, or remove the case.")
-    content = sha256_of_files([*case.images, case.label])
+    label_file = [] if case.label is None else [case.label]
+    content = sha256_of_files([*case.images, *label_file])
     key = settings_digest(PREPROCESSING_VERSION, content, settings)
     folder = root / case.name
     if (stored := _stored_record(folder)) is not None and stored.key == key:
         return stored.properties
-    result = preprocess_case(case.name, read_case(case.images), read_label(case.label).array[0], settings)
-    assert result.labels is not None, "labels go in, labels come out"
+    labels = None if case.label is None else read_label(case.label).array[0]
+    result = preprocess_case(case.name, read_case(case.images), labels, settings)
     with atomic_folder(folder) as temporary:
         np.save(temporary / "image.npy", result.image)
-        np.save(temporary / "labels.npy", result.labels)
+        if result.labels is not None:
+            np.save(temporary / "labels.npy", result.labels)
         write_json(temporary / "case.json", StoredCase(key, result.properties))
     return result.properties
 

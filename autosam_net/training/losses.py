@@ -28,9 +28,17 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of logits `(B, outputs, S, S)` against label values `(B, S, S)`, a scalar."""
-        logits = logits.float()
         targets = self.members[labels.long()].movedim(-1, 1)  # (B, outputs, S, S)
-        known = torch.ones_like(labels, dtype=logits.dtype) if self.ignore is None else (labels != self.ignore).float()
+        known = torch.ones_like(labels, dtype=torch.float) if self.ignore is None else (labels != self.ignore).float()
+        return self.compare(logits, targets, known)
+
+    def compare(self, logits: torch.Tensor, targets: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits against targets, both `(B, outputs, S, S)`, a scalar.
+
+        Args:
+            known: `(B, S, S)`, 1 for the pixels that count, else 0.
+        """
+        logits = logits.float()
         if self.exclusive:
             entropy = functional.cross_entropy(logits, targets, reduction="none")
             probabilities, foreground = torch.softmax(logits, 1)[:, 1:], targets[:, 1:]
@@ -39,6 +47,17 @@ class SegmentationLoss(nn.Module):
             probabilities, foreground = torch.sigmoid(logits), targets
         mask = known[:, None]
         return self.dice(probabilities * mask, foreground * mask) + (entropy * known).sum() / known.sum().clamp(min=1)
+
+    def pseudo_targets(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the targets `(B, outputs, S, S)` that logits speak for, 0 or 1, and their probability `(B, S, S)`.
+
+        Of regions the probability of the least certain one counts.
+        """
+        if self.exclusive:
+            probability, index = torch.softmax(logits.float(), 1).max(1)
+            return functional.one_hot(index, logits.shape[1]).movedim(-1, 1).float(), probability
+        probabilities = torch.sigmoid(logits.float())
+        return (probabilities > 0.5).float(), torch.maximum(probabilities, 1 - probabilities).amin(1)
 
 
 def target_table(labels: LabelSet) -> torch.Tensor:

@@ -27,6 +27,7 @@ class TrainingOptions:
 
     Attributes:
         labelled: number of patients to train on, drawn with `seed`; all of the fold's if None.
+        unlabelled: learn from the fold's other patients and from the scans in imagesUn as well, without labels.
         seed: of the initial weights, the batches and the draw of patients.
         epochs: replaces the planned number.
         max_minutes: of encoding and training together; training is shortened to fit.
@@ -36,6 +37,7 @@ class TrainingOptions:
     """
 
     labelled: int | None = None
+    unlabelled: bool = False
     seed: int = 0
     epochs: int | None = None
     max_minutes: float | None = None
@@ -44,10 +46,10 @@ class TrainingOptions:
     overwrite: bool = False
 
     def run_name(self, configuration: str) -> str:
-        """Return the folder's name: `vit`, `vit_seed1`, or `vit_labelled1_seed0`."""
-        if self.labelled is not None:
-            return f"{configuration}_labelled{self.labelled}_seed{self.seed}"
-        return configuration if self.seed == 0 else f"{configuration}_seed{self.seed}"
+        """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`."""
+        labelled = "" if self.labelled is None else f"_labelled{self.labelled}"
+        seed = f"_seed{self.seed}" if labelled or self.seed else ""
+        return configuration + labelled + seed + ("_unlabelled" if self.unlabelled else "")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import Split, draw_labelled, load_splits, select_fold
 from autosam_net.embedding.embed import EncoderSource, embed_dataset
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import find_weights, weights_sha256
-from autosam_net.errors import ModelError
+from autosam_net.errors import ModelError, UsageError
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import load, to_json, write_json
 from autosam_net.paths import Folders, find_folders
@@ -30,6 +30,14 @@ from autosam_net.preprocessing.preprocess import StoredCase, cases_folder, load_
 from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training.batches import BatchSource, CachedBatches
 from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
+from autosam_net.training.consistency import (
+    LENGTH,
+    UnlabelledBatches,
+    consistency_loss,
+    follow,
+    make_teacher,
+    teacher_weight,
+)
 from autosam_net.training.curves import write_log
 from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
@@ -58,6 +66,10 @@ class _Run:
     deadline: float
 
     @property
+    def mixed_precision(self) -> bool:
+        return self.source.precision == "bfloat16"
+
+    @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
@@ -79,7 +91,7 @@ def train_head(
     Raises:
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
         PlanError: the configuration is not in the plan, a case is not preprocessed, or this fold was trained before.
-        UsageError: there is no such fold, or not so many patients.
+        UsageError: there is no such fold, not so many patients, or none that is unlabelled.
         WeightsError: the encoder's weights are missing.
     """
     begin = time.monotonic()
@@ -87,7 +99,10 @@ def train_head(
     plan = plan.for_configuration(configuration)
     settings = plan.configuration(configuration)
     split = training_split(dataset, str(fold), options, folders)
-    records = [load_record(cases_folder(dataset, folders) / case) for case in split.train]
+    unlabelled = unlabelled_part(dataset, str(fold), options, folders)
+    records, others = (
+        [load_record(cases_folder(dataset, folders) / case) for case in cases] for cases in (split.train, unlabelled)
+    )
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     folder = prepare_fold(model, str(fold), plan, options)
@@ -96,19 +111,24 @@ def train_head(
         return folder
     source = EncoderSource(plan.encoding, options.device)
     deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
-    run = _Run(plan, settings, options, folder, source, _digest(plan, settings, options, records), deadline)
+    run = _Run(plan, settings, options, folder, source, _digest(plan, settings, options, records, others), deadline)
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
-    log.info("training on %d cases, %d views of each slice", len(split.train), views)
+    log.info(
+        "training on %d cases, %d views of each slice, and %d unlabelled", len(split.train), views, len(unlabelled)
+    )
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
+    unlabelled_entries = embed_dataset(dataset, plan, folders, unlabelled, 1, options.device)
     encoded = time.monotonic()
-    state = _initial_state(run, options.epochs or settings.epochs_for(inputs, count_patients(split, dataset, folders)))
+    epochs = settings.epochs_for(inputs, count_patients(split, dataset, folders)) * (LENGTH if unlabelled else 1)
+    state = _initial_state(run, options.epochs or epochs)
     if options.resume and run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
-    _optimize(run, state, CachedBatches(entries, plan.label_set))
-    write_json(folder / "run.json", _manifest(split, views, options, state, encoded - begin))
+    more = UnlabelledBatches(unlabelled_entries) if unlabelled else None
+    _optimize(run, state, CachedBatches(entries, plan.label_set), more)
+    write_json(folder / "run.json", _manifest(split, unlabelled, views, options, state, encoded - begin))
     _save_model(run, state)  # last: where it lies, the fold counts as trained
     return folder
 
@@ -119,6 +139,26 @@ def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, fo
     if options.labelled is None:
         return split
     return Split(draw_labelled(split.train, _groups(dataset, folders), options.labelled, options.seed), split.val)
+
+
+def unlabelled_part(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> tuple[str, ...]:
+    """Return the cases that are used without labels: of the fold's other patients, and the scans in imagesUn.
+
+    Raises:
+        UsageError: they are asked for, and there are none.
+    """
+    if not options.unlabelled:
+        return ()
+    whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
+    labelled = set(training_split(dataset, fold, options, folders).train)
+    others = tuple(case for case in whole if case not in labelled)
+    scans = tuple(scan.name for scan in unlabelled_scans(dataset))
+    if not (others or scans):
+        raise UsageError(
+            "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
+            "or give --labelled N with fewer patients."
+        )
+    return others + scans
 
 
 def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
@@ -132,27 +172,33 @@ def count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
     return len({groups[case] for case in split.train})
 
 
-def _digest(plan: Plan, settings: Configuration, options: TrainingOptions, records: list[StoredCase]) -> str:
+def _digest(plan: Plan, settings: Configuration, options: TrainingOptions, *records: Sequence[StoredCase]) -> str:
     encoding, recipe = replace(plan.encoding, weights=None), replace(settings, epochs=0, maximum_epochs=0)
     weights = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     labels = list(plan.labels.items()), plan.regions_class_order
-    return settings_digest(encoding, recipe, weights, labels, options.seed, [record.key for record in records])
+    contents = [[record.key for record in part] for part in records]
+    return settings_digest(encoding, recipe, weights, labels, options.seed, contents)
 
 
-def _optimize(run: _Run, state: TrainingState, batches: BatchSource) -> None:
+def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: UnlabelledBatches | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
-    mixed = run.source.precision == "bfloat16"
     state.head.train()
     clock = time.monotonic()
     with StopRequest() as stop:
         while state.iteration < state.epochs * settings.iterations:
-            rate = learning_rate(state.iteration, state.epochs * settings.iterations, settings.learning_rate)
+            total = state.epochs * settings.iterations
+            rate = learning_rate(state.iteration, total, settings.learning_rate)
             rng = np.random.default_rng([run.options.seed, state.iteration])
             embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size))
-            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
                 logits = state.head(embedding)
             loss = loss_function(logits, labels)
+            if unlabelled is not None and (weight := teacher_weight(state.iteration, total)) > 0:
+                assert state.teacher is not None
+                others = unlabelled.draw(rng, settings.batch_size).to(device)
+                more = consistency_loss(state.head, state.teacher, others, loss_function, rng, run.mixed_precision)
+                loss = loss + weight * more
             _step(state, loss, rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
@@ -180,6 +226,8 @@ def _step(state: TrainingState, loss: torch.Tensor, rate: float) -> None:
     loss.backward()
     nn.utils.clip_grad_norm_(state.head.parameters(), 1.0)
     state.optimizer.step()
+    if state.teacher is not None:
+        follow(state.teacher, state.head, state.iteration)
     state.iteration += 1
 
 
@@ -219,7 +267,8 @@ def _initial_state(run: _Run, epochs: int) -> TrainingState:
     settings, decoder_weights = run.settings, run.source.encoder.mask_decoder_weights
     head = build_head(settings.head, head_shape(run.plan), settings.settings, decoder_weights).to(run.options.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
+    teacher = make_teacher(head) if run.options.unlabelled else None
+    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={}, teacher=teacher)
 
 
 def head_shape(plan: Plan) -> HeadShape:
@@ -248,14 +297,20 @@ def _save_model(run: _Run, state: TrainingState) -> None:
         "encoder_sha256": run.source.encoder.weights_sha256,
         **trained_by(run.plan),
     }
-    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), metadata)
+    save_tensors(run.folder / "model.safetensors", state.result.state_dict(), metadata)
 
 
 def _manifest(
-    split: Split, views: int, options: TrainingOptions, state: TrainingState, encoding_seconds: float
+    split: Split,
+    unlabelled: Sequence[str],
+    views: int,
+    options: TrainingOptions,
+    state: TrainingState,
+    encoding_seconds: float,
 ) -> dict[str, Any]:
     return {
         "trained_on": split.train,
+        "unlabelled": unlabelled,
         "held_out": split.val,
         "views": views,
         "options": to_json(options),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 
 from autosam_net.commands.train import main, parse_folds
@@ -26,6 +29,7 @@ def test_folds() -> None:
         (["901", "cnn", "0"], "no data set 901"),
         (["900", "cnn", "0", "--epochs", "0"], "--epochs 0: give a number above 0"),
         (["900", "cnn", "0", "--labelled", "99"], "--labelled 99: this fold trains on 4 patients"),
+        (["900", "cnn", "0", "--unlabelled"], "--unlabelled: all patients of this fold are labelled"),
         (["900", "cnn", "0", "--device", "cudda"], "--device cudda: cannot be used"),
     ],
 )
@@ -44,3 +48,15 @@ def test_a_typo_in_a_flag_is_refused(prepared: Prepared, capsys: pytest.CaptureF
         main(["900", "cnn", "0", "--epoch", "3"])
     assert exit_.value.code == 2
     assert "unrecognized arguments: --epoch" in capsys.readouterr().err
+
+
+def test_what_unlabelled_cases_bring_is_said(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ["--root", str(prepared.root)]
+    try:
+        assert main(["900", "cnn", "0", "--labelled", "1", "--unlabelled", *root]) == 0
+    finally:
+        shutil.rmtree(prepared.folders.results, ignore_errors=True)
+    said = capsys.readouterr().out
+    found = re.search(r"mean Dice (\S+) without the unlabelled cases \(cnn_labelled1_seed0\), (\S+) with them", said)
+    assert found is not None
+    assert ("they did harm; predict with -c cnn_labelled1_seed0" in said) == (float(found[2]) < float(found[1]))

@@ -13,10 +13,13 @@ import pytest
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Normalization, Preprocessing
 from autosam_net.data.volume import Geometry, Volume
+from autosam_net.embedding.embed import embed_dataset
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import resize_labels, restore
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, preprocess_case, preprocess_dataset
+from autosam_net.training.run import TrainingOptions
+from autosam_net.training.train import unlabelled_part
 from tests.support import Prepared
 
 SETTINGS = Preprocessing(slice_axis=1, spacing=1.5, normalizations=(Normalization("percentile", 0.5, 99.5),))
@@ -94,6 +97,40 @@ def test_old_cases_and_leftovers_go_and_other_files_stay(
     names = {path.name for path in root.iterdir()}
     assert not names & {"gone", ".writing-killed"}
     assert ".DS_Store" in names
+
+
+def test_scans_in_images_un_are_preprocessed_without_labels(
+    prepared: Prepared, copied: tuple[DatasetSpec, Folders]
+) -> None:
+    dataset, folders = copied
+    known = sorted((dataset.folder / "imagesTr").iterdir())[0]
+    (dataset.folder / "imagesUn").mkdir()
+    shutil.copy(known, dataset.folder / "imagesUn" / f"scan9_0000{dataset.file_ending}")
+    preprocess_dataset(dataset, prepared.plan, folders, workers=1)
+    scan = load_case(cases_folder(dataset, folders) / "scan9")
+    same = load_case(cases_folder(dataset, folders) / known.name.removesuffix(f"_0000{dataset.file_ending}"))
+    assert scan.labels is None and same.labels is not None
+    np.testing.assert_array_equal(scan.image, same.image)
+    (entry,) = embed_dataset(dataset, prepared.plan, folders, ["scan9"])
+    assert set(entry.present) == {(0,)}
+    options = TrainingOptions(unlabelled=True)
+    assert options.run_name("cnn") == "cnn_unlabelled"
+    shutil.copy(
+        cases_folder(prepared.dataset, prepared.folders).parent / "splits_final.json",
+        folders.preprocessed / dataset.name,
+    )
+    assert unlabelled_part(dataset, "0", options, folders) == ("scan9",)
+
+
+def test_an_unlabelled_scan_called_like_a_labelled_case_is_refused(
+    prepared: Prepared, copied: tuple[DatasetSpec, Folders]
+) -> None:
+    dataset, folders = copied
+    known = sorted((dataset.folder / "imagesTr").iterdir())[0]
+    (dataset.folder / "imagesUn").mkdir()
+    shutil.copy(known, dataset.folder / "imagesUn")
+    with pytest.raises(DatasetError, match=r"in imagesUn, and a labelled case too. Rename the scan, or remove it there"):
+        preprocess_dataset(dataset, prepared.plan, folders, workers=1)
 
 
 def test_only_what_changed_is_redone(prepared: Prepared, copied: tuple[DatasetSpec, Folders]) -> None:
