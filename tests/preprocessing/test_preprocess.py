@@ -129,7 +129,9 @@ def test_an_unlabelled_scan_called_like_a_labelled_case_is_refused(
     known = sorted((dataset.folder / "imagesTr").iterdir())[0]
     (dataset.folder / "imagesUn").mkdir()
     shutil.copy(known, dataset.folder / "imagesUn")
-    with pytest.raises(DatasetError, match=r"in imagesUn, and a labelled case too. Rename the scan, or remove it there"):
+    with pytest.raises(
+        DatasetError, match=r"in imagesUn, and a labelled case too. Rename the scan, or remove it there"
+    ):
         preprocess_dataset(dataset, prepared.plan, folders, workers=1)
 
 
