@@ -102,6 +102,19 @@ def test_every_configuration_number_and_seed_is_trained_once(
     assert "0.610 ± 0.071" in capsys.readouterr().out
 
 
+def test_with_unlabelled_cases_both_curves_are_drawn(
+    root: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("-c", "linear", "--seeds", "2", "--unlabelled", "--labelled")
+    assert call(root, *words, "1") == 0
+    assert [(row["configuration"], row["runs"]) for row in rows(root, "table.csv")] == [
+        ("linear", "2"),
+        ("linear (unlabelled)", "2"),
+    ]
+    assert call(root, *words, "all") == 2
+    assert "--unlabelled: all patients of this fold are labelled" in capsys.readouterr().err
+
+
 def test_a_stopped_command_has_lost_nothing_and_goes_on(root: Path, recorder: Recorder) -> None:
     recorder.stop_at = 3
     assert call(root, *ALL) == 130

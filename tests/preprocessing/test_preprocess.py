@@ -99,13 +99,19 @@ def test_old_cases_and_leftovers_go_and_other_files_stay(
     assert ".DS_Store" in names
 
 
+def put_into_images_un(dataset: DatasetSpec, name: str | None) -> Path:
+    """Copy the first image there under another name, or under its own, and return where it was."""
+    first = sorted((dataset.folder / "imagesTr").iterdir())[0]
+    (dataset.folder / "imagesUn").mkdir()
+    shutil.copy(first, dataset.folder / "imagesUn" / (name or first.name))
+    return first
+
+
 def test_scans_in_images_un_are_preprocessed_without_labels(
     prepared: Prepared, copied: tuple[DatasetSpec, Folders]
 ) -> None:
     dataset, folders = copied
-    known = sorted((dataset.folder / "imagesTr").iterdir())[0]
-    (dataset.folder / "imagesUn").mkdir()
-    shutil.copy(known, dataset.folder / "imagesUn" / f"scan9_0000{dataset.file_ending}")
+    known = put_into_images_un(dataset, f"scan9_0000{dataset.file_ending}")
     preprocess_dataset(dataset, prepared.plan, folders, workers=1)
     scan = load_case(cases_folder(dataset, folders) / "scan9")
     same = load_case(cases_folder(dataset, folders) / known.name.removesuffix(f"_0000{dataset.file_ending}"))
@@ -126,9 +132,7 @@ def test_an_unlabelled_scan_called_like_a_labelled_case_is_refused(
     prepared: Prepared, copied: tuple[DatasetSpec, Folders]
 ) -> None:
     dataset, folders = copied
-    known = sorted((dataset.folder / "imagesTr").iterdir())[0]
-    (dataset.folder / "imagesUn").mkdir()
-    shutil.copy(known, dataset.folder / "imagesUn")
+    put_into_images_un(dataset, None)
     with pytest.raises(
         DatasetError, match=r"in imagesUn, and a labelled case too. Rename the scan, or remove it there"
     ):
