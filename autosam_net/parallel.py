@@ -15,6 +15,9 @@ from autosam_net.plugins import load_plugins, loaded_plugins
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+TERMINAL = (0.2, 0.0)  # seconds between two states of a bar, and before the first
+PLAIN = (10.0, 2.0)
+
 
 def available_cores() -> int:
     """Return the number of processor cores this process may use."""
@@ -36,23 +39,38 @@ class PlainLines:
         sys.stderr.flush()
 
 
-def progress(items: Iterable[Item], description: str, total: int, unit: str = "case") -> Iterator[Item]:
-    """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds."""
+def progress(
+    items: Iterable[Item],
+    description: str,
+    total: int,
+    unit: str = "case",
+    name: Callable[[Item], str] | None = None,
+) -> Iterator[Item]:
+    """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds.
+
+    Args:
+        name: what the bar says of the item in hand.
+    """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
-    yield from tqdm(
+    interval, delay = TERMINAL if terminal else PLAIN
+    bar = tqdm(
         items,
         desc=description,
         total=total,
         unit=unit,
         ascii=not terminal,
-        mininterval=0.2 if terminal else 10.0,
         dynamic_ncols=terminal,
         leave=not terminal,
-        delay=0.0 if terminal else 2.0,
         file=sys.stderr if terminal else PlainLines(),
+        mininterval=interval,
+        delay=delay,
     )
+    for item in bar:
+        if name is not None:
+            bar.set_postfix_str(name(item), refresh=False)
+        yield item
 
 
 def map_cases(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from autosam_net import parallel
 from autosam_net.errors import AutosamError, DatasetError
-from autosam_net.parallel import available_cores, map_cases
+from autosam_net.parallel import available_cores, map_cases, progress
 
 # The functions are nested so that worker processes receive them by value: they cannot import this module.
 
@@ -52,6 +53,13 @@ def test_a_killed_worker_is_explained() -> None:
 
     with pytest.raises(AutosamError, match=r"reading: a worker process was killed.*--workers 1"):
         map_cases(die, [1, 2], "reading", workers=2)
+
+
+def test_the_bar_names_the_item_in_hand(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    assert list(progress(["patient7", "patient8"], "predict", 2, name=str.upper)) == ["patient7", "patient8"]
+    said = capsys.readouterr().err
+    assert "PATIENT7" in said and "PATIENT8" in said
 
 
 def test_there_is_a_core() -> None:

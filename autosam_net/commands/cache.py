@@ -73,7 +73,7 @@ def _damaged(root: Path) -> list[Path]:
 
     entries = list(list_entries(root))
     damaged = []
-    for folder, record in progress(entries, "verify", len(entries), unit="view"):
+    for folder, record in progress(entries, "verify", len(entries), "view", lambda entry: entry[0].parent.name):
         try:
             if record is None:
                 raise AutosamError("no record")

@@ -88,7 +88,8 @@ def embed_dataset(
     for folder in {cache.entry_folder(root, key).parent for key in missing}:
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
-    for key in progress(missing, f"encode ({plan.encoding.encoder})", len(missing), unit="view"):
+    description = f"encode ({plan.encoding.encoder})"
+    for key in progress(missing, description, len(missing), "view", lambda key: f"{key.case}, view {key.view}"):
         found[key] = cache.open_entry(root, key)  # by now another process, training another fold, may have made it
         if found[key] is None:
             embed_case(root, key, load_case(case_folders[key.case]), source, outside)

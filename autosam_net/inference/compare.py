@@ -181,7 +181,8 @@ def _predict_pairs(comparison: Comparison, fold: str, device: str) -> None:
     source = EncoderSource(plan.encoding, device)
     heads = [load_head(_weights(model, fold), plan, source) for model in comparison.models]
     entries = embed_dataset(dataset, plan, folders, todo, 1, device)
-    for name, entry in progress(list(zip(todo, entries, strict=True)), f"pairs, fold {fold}", len(todo)):
+    pairs = list(zip(todo, entries, strict=True))
+    for name, entry in progress(pairs, f"pairs, fold {fold}", len(todo), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         slices = probabilities_of_each(case, heads, plan.label_set, source, entry, plan.encoding.flips)
         decoded = _decode_pairs(slices, plan.label_set)

@@ -115,7 +115,7 @@ class Model:
         ]
         if len(todo) < len(cases):
             log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-        for case, files in progress(todo, "predict", len(todo)):
+        for case, files in progress(todo, "predict", len(todo), name=lambda entry: entry[0].name):
             self._predict_file(case, *files)
         write_json(folder / "plan.json", self.plan)
         return [files[0] for files in outputs]

@@ -92,7 +92,8 @@ def validate_cases(
     """
     references = label_files(dataset, cases)
     entries = embed_dataset(dataset, plan, folders, cases, 1, device)
-    for name, entry in progress(list(zip(cases, entries, strict=True)), "validate", len(cases)):
+    embedded = list(zip(cases, entries, strict=True))
+    for name, entry in progress(embedded, "validate", len(cases), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         target = output / (name + dataset.file_ending)
         slices = slices_of(case, entry)
