@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -50,11 +50,13 @@ class _Run:
 
     Attributes:
         patients: that it trains on.
+        cases: part of today's split, called as in run.json -> cases.
     """
 
     configuration: str
     options: TrainingOptions
     patients: int
+    cases: Mapping[str, Sequence[str]]
     model: ModelFolder
     fold: str
 
@@ -129,29 +131,33 @@ def _runs(
         plan.configuration(name)
         for n, seed, unlabelled in product(numbers, range(arguments.seeds), (False, True)[: 1 + arguments.unlabelled]):
             options = replace(always, labelled=n, unlabelled=unlabelled, seed=seed)
-            unlabelled_part(dataset, arguments.fold, options, folders)  # names it where none are left
-            patients = count_patients(training_split(dataset, arguments.fold, options, folders), dataset, folders)
+            others = unlabelled_part(dataset, arguments.fold, options, folders)  # names it where none are left
+            split = training_split(dataset, arguments.fold, options, folders)
+            cases = {"trained_on": split.train, "held_out": split.val, "unlabelled": others}
             model = ModelFolder(folders.results / dataset.name / options.run_name(name))
-            runs.append(_Run(name, options, patients, model, arguments.fold))
+            runs.append(_Run(name, options, count_patients(split, dataset, folders), cases, model, arguments.fold))
     for job in runs:
-        if job.is_finished:
+        if (job.folder / "run.json").is_file():
             _check_recorded(job, plan)
     return runs
 
 
 def _check_recorded(job: _Run, plan: Plan) -> None:
-    """Refuse an earlier training by other settings: a curve compares what was trained in one way.
+    """Refuse an earlier training by other settings or on other cases: a curve compares what was trained in one way.
 
     Raises:
-        ModelError: its plan or its options were others.
+        ModelError: its plan, its options or its cases were others.
     """
     from autosam_net.data.plan import load_plan
 
     job.model.check_plan(plan.for_configuration(job.configuration))
-    recorded, options = read_json(job.folder / "run.json")["options"], to_json(job.options)
+    manifest = read_json(job.folder / "run.json")
+    recorded, options = manifest["options"], to_json(job.options)
     names = [field.name for field in fields(job.options) if field.name not in WITHOUT_EFFECT]
     differing = [f"{name} {recorded[name]}" for name in names if recorded.get(name, options[name]) != options[name]]
     if load_plan(job.model.plan_file).configurations.get(job.configuration) != plan.configuration(job.configuration):
         differing.append(f"other settings of {job.configuration} in its plan.json")
+    parts = [name for name, cases in job.cases.items() if set(manifest.get(name, cases)) != set(cases)]
+    differing += [f"other cases as {name} in its run.json" for name in parts]
     if differing:
         raise ModelError(f"{job.folder}: trained with {', '.join(differing)}. Move it away, and it is trained anew.")

@@ -122,5 +122,5 @@ def _gain(job: _Job, folder: Path) -> str:
     without, with_them = (
         read_figures(model / folder.name)["Dice"] or 0.0 for model in (folder.parent.parent / name, folder.parent)
     )
-    gain = f"mean Dice {without:.3f} without the unlabelled cases ({name}), {with_them:.3f} with them"
+    gain = f"mean Dice {without:.3f} without the unlabelled cases ({name}), {with_them:.3f} with them, trained longer"
     return gain if with_them >= without else f"{gain}: they did harm; predict with -c {name}"

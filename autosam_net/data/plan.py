@@ -10,7 +10,7 @@ from pathlib import Path
 from autosam_net.data.labels import LabelSet, LabelValue
 from autosam_net.errors import PlanError
 from autosam_net.files import sha256_of_text
-from autosam_net.jsonio import canonical, load
+from autosam_net.jsonio import canonical, from_json, read_json
 from autosam_net.registry import suggest
 
 PLAN_VERSION = 2
@@ -166,9 +166,16 @@ class Plan:
         return LabelSet(self.labels, self.regions_class_order)
 
     def largest_only(self, more: Sequence[str] = ()) -> tuple[int, ...]:
-        """Return the label values of `keep_largest`, and of the classes in `more`."""
-        targets = self.label_set.targets
-        return tuple(sorted({value for name in (*self.keep_largest, *more) for value in targets[name]}))
+        """Return the label values of `keep_largest`, and of the classes in `more`.
+
+        Raises:
+            PlanError: there is no class of such a name.
+        """
+        names, targets = (*self.keep_largest, *more), self.label_set.targets
+        for name in names:
+            if name not in targets:
+                raise PlanError(f"{self.dataset}: keep_largest: no class {name!r}; {suggest(name, targets)}")
+        return tuple(sorted({value for name in names for value in targets[name]}))
 
     def configuration(self, name: str) -> Configuration:
         """Return a configuration by name.
@@ -209,7 +216,9 @@ def load_plan(path: Path) -> Plan:
     """
     if not path.is_file():
         raise PlanError(f"{path}: no such file. Run autosam_plan_and_preprocess first.")
-    plan = load(Plan, path)
-    if plan.version != PLAN_VERSION:
-        raise PlanError(f"{path}: plan of version {plan.version}, expected {PLAN_VERSION}. Plan again with --replan.")
+    content = read_json(path)
+    version = content.get("version", PLAN_VERSION) if isinstance(content, dict) else PLAN_VERSION
+    if version != PLAN_VERSION:  # before its structure, which is another in other versions
+        raise PlanError(f"{path}: plan of version {version}, expected {PLAN_VERSION}. Plan again with --replan.")
+    plan: Plan = from_json(Plan, content, str(path))
     return plan

@@ -43,7 +43,7 @@ class CnnHead(nn.Module):
             raise PlanError(
                 f"head 'cnn': width is {settings['width']:g}, expected a multiple of {2 * GROUPS}; correct it."
             )
-        self.size = shape.input_size
+        self.logits_size = shape.input_size
         self.norm = nn.Sequential(nn.GroupNorm(32, shape.channels), nn.Dropout2d(settings["dropout"]))
         self.coarse = _block(shape.channels, width)
         self.fine = nn.Sequential(_block(width, width // 2), _block(width // 2, width // 2))
@@ -56,7 +56,7 @@ class CnnHead(nn.Module):
         if self.context is not None:
             features = features + enlarge(self.context(embedding), features.shape[-1])
         features = self.fine(enlarge(features, 2 * features.shape[-1]))  # (B, width / 2, 2 grid, 2 grid)
-        return enlarge(self.classify(features), self.size)
+        return enlarge(self.classify(features), self.logits_size)
 
 
 def _context(inputs: int, width: int) -> nn.Sequential:

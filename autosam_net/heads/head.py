@@ -56,7 +56,11 @@ class Recipe:
 
 
 class HeadClass(Protocol):
-    """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size)."""
+    """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size).
+
+    A module that enlarges its logits last may keep their side as `logits_size`; learning from unlabelled cases halves
+    it for a moment, to save time.
+    """
 
     recipe: Recipe
 

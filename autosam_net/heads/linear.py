@@ -25,11 +25,11 @@ class LinearHead(nn.Module):
 
     def __init__(self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.size = shape.input_size
+        self.logits_size = shape.input_size
         self.norm = nn.GroupNorm(32, shape.channels)
         self.dropout = nn.Dropout2d(settings["dropout"])
         self.classify = nn.Conv2d(shape.channels, shape.outputs, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
         logits = self.classify(self.dropout(self.norm(embedding)))  # (B, outputs, grid, grid)
-        return enlarge(logits, self.size)
+        return enlarge(logits, self.logits_size)

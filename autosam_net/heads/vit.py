@@ -52,7 +52,7 @@ class VitHead(nn.Module):
     def __init__(self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         _check(shape, decoder_weights)
-        self.size = shape.input_size
+        self.logits_size = shape.input_size
         self.dropout = nn.Dropout2d(settings["dropout"])
         self.position_jitter = settings["position_jitter"]
         self.position = PositionEmbeddingRandom(WIDTH // 2)  # its matrix is a buffer: saved, not trained
@@ -79,7 +79,7 @@ class VitHead(nn.Module):
         filters = torch.stack([layer(tokens[:, index]) for index, layer in enumerate(self.filters)], dim=2)
         pixels = image.permute(0, 2, 3, 1)  # in the order of the memory, so that no copy is made
         logits = (pixels.flatten(1, 2) @ filters).view(*pixels.shape[:3], -1)  # (B, 4 h, 4 w, outputs)
-        return enlarge(logits.permute(0, 3, 1, 2), self.size)
+        return enlarge(logits.permute(0, 3, 1, 2), self.logits_size)
 
     def _positions(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
         """Return SAM's encoding (B, 256, h, w) of the pixel centres, the image being [0, 1] x [0, 1]."""

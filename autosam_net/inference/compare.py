@@ -23,7 +23,7 @@ from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.evaluation.report import check_pair, workers_for
 from autosam_net.evaluation.selection import DiceTable
 from autosam_net.imageio import read_label, write_label
-from autosam_net.inference.model import choose_folds, choose_models, load_head, models_of
+from autosam_net.inference.model import check_components, choose_folds, choose_models, load_head, models_of
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.validate import validate_fold
 from autosam_net.jsonio import load, read_json
@@ -121,6 +121,7 @@ def _shared_plan(models: Sequence[ModelFolder], today: Plan) -> Plan:
                 f"{model.name} and {models[0].name} were trained by different plans, and do not predict together. "
                 "Compare each alone."
             )
+    check_components(models, plans)
     return plans[0]
 
 
@@ -156,7 +157,7 @@ def _held_out(models: Sequence[ModelFolder], folds: Iterable[str]) -> dict[str, 
 def predict_held_out(comparison: Comparison, device: str) -> None:
     """Write what every candidate predicts for the cases that each fold held out, by that fold's heads only.
 
-    What was written after the heads were trained is kept.
+    What was written after the heads were trained and their plans were changed last is kept.
     """
     for fold, cases in comparison.held_out.items():
         for model in comparison.models:
@@ -201,8 +202,9 @@ def _decode_pairs(slices: Iterable[Sequence[NDArray[np.float32]]], labels: Label
 
 
 def _are_newer(files: Iterable[Path], models: Iterable[ModelFolder], fold: str) -> bool:
-    trained = max(_weights(model, fold).stat().st_mtime_ns for model in models)
-    return all(file.is_file() and file.stat().st_mtime_ns >= trained for file in files)
+    origins = [origin for model in models for origin in (_weights(model, fold), model.plan_file)]
+    changed = max(origin.stat().st_mtime_ns for origin in origins)
+    return all(file.is_file() and file.stat().st_mtime_ns >= changed for file in files)
 
 
 def _weights(model: ModelFolder, fold: str) -> Path:

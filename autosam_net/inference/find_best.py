@@ -145,15 +145,17 @@ def instructions(best: Best, plan: Plan, folders: Folders) -> str:
     identifier = int(best.dataset[7:10])
     root = _root_flag(folders)
     names = " ".join(best.choice.configurations)
+    by_plan = f"\nin all candidates, by the plan: only the largest component of {', '.join(plan.keep_largest)}"
     parts = [
-        f"{best.dataset}: {best.description}",
+        f"{best.dataset}: {best.description}{by_plan if plan.keep_largest else ''}",
         f"Dice of {best.cases} held-out cases on the raw grid, each predicted by heads that were not trained on it:",
         _table(best),
         "\n".join(f"{decision}: {reason}" for decision, reason in best.reasons.items()),
         "To predict with this choice:",
         f"    autosam_predict -d {identifier} -i INPUT -o OUTPUT{root}",
         "The same heads without post-processing:",
-        f"    autosam_predict -d {identifier} -c {names} -f {' '.join(best.folds)} -i INPUT -o OUTPUT{root}",
+        f"    autosam_predict -d {identifier} -c {names} -f {' '.join(best.folds)} --disable_postprocessing -i INPUT "
+        f"-o OUTPUT{root}",
         _missing(best, plan, root),
     ]
     return "\n\n".join(parts) + "\n"

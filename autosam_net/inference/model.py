@@ -134,8 +134,6 @@ class Model:
         export_case(target, slices, case.properties, labels, probabilities, self.largest_only)
 
     def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
-        if not np.isfinite(volume.array).all():
-            raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
         return preprocess_case(name, volume, None, self.plan.preprocessing)
 
     def _slices(self, case: PreprocessedCase) -> Iterator[NDArray[np.float32]]:
@@ -227,7 +225,7 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     """Return one model of all folds of the given model folders.
 
     Raises:
-        ModelError: they do not share preprocessing, encoder and labels, or a file is damaged.
+        ModelError: they do not share preprocessing, encoder, labels and keep_largest, or a file is damaged.
         UsageError: a fold is not trained.
         WeightsError: the encoder's weights are missing or damaged.
     """
@@ -248,11 +246,27 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
                 f"{model.plan_file}: encoding: weights: {weights} does not exist here. Put the weights of "
                 f"{plan.encoding.encoder} that the model was trained with there, or correct the path in this plan.json."
             )
+    check_components(models, plans)
     source = EncoderSource(plans[0].encoding, device)
     files = [file for model in models for file in _fold_files(model, folds)]
     heads = tuple(load_head(file, plans[0], source) for file in files)
     log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
     return Model(plans[0], heads, source, plans[0].encoding.flips, plans[0].largest_only())
+
+
+def check_components(models: Sequence[ModelFolder], plans: Sequence[Plan]) -> None:
+    """Refuse models whose plans keep the largest component of different classes.
+
+    Raises:
+        ModelError: two of them do.
+    """
+    for model, plan in zip(models, plans, strict=True):
+        if plan.largest_only() != plans[0].largest_only():
+            raise ModelError(
+                f"{model.name} keeps the largest component of {', '.join(plan.keep_largest) or 'no class'}, "
+                f"{models[0].name} of {', '.join(plans[0].keep_largest) or 'no class'}. Write the same keep_largest in "
+                "their plan.json."
+            )
 
 
 def choose_folds(model: ModelFolder, folds: Sequence[str] | None) -> list[str]:

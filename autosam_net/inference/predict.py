@@ -73,10 +73,13 @@ def probabilities_of_each(
 ) -> Iterator[tuple[NDArray[np.float32], ...]]:
     """Yield for every slice the probabilities of each head, as `slice_probabilities` does their mean.
 
-    The heads go side by side: each batch of embeddings is read or encoded once.
+    The heads go side by side: each batch of embeddings is read or encoded once, and held until the last head has the
+    slice for which the first head asked for it.
     """
     readers = embedding_readers(case, source, cached, flips)
-    shared = [(functools.lru_cache(maxsize=1)(read), flip) for read, flip in readers]
+    tiles = len(tile_grid(case.properties.shape[1:], source.encoding).origins)
+    held = len(list(batches_of(tiles, source.device)))  # no slice asks for more new batches
+    shared = [(functools.lru_cache(maxsize=held)(read), flip) for read, flip in readers]
     return zip(*(_slices(case, [head], labels, source, shared) for head in heads), strict=True)
 
 

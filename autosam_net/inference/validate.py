@@ -33,7 +33,8 @@ def train_and_validate(
 ) -> tuple[Path, Summary | None]:
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
-    With unlabelled cases the same head is trained and validated without them first, so that both can be compared.
+    With unlabelled cases the same head is trained and validated without them first, so that both can be compared,
+    unless the fold holds nothing out.
 
     The summary is None where the fold holds nothing out, and where one was written already by a training that
     `options.resume` takes up.
@@ -41,12 +42,12 @@ def train_and_validate(
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
     """
-    if unlabelled_part(dataset, fold, options, folders):
-        supervised = replace(options, unlabelled=False, resume=True, overwrite=False)
+    held_out = training_split(dataset, fold, options, folders).val
+    if unlabelled_part(dataset, fold, options, folders) and held_out:
+        supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         train_and_validate(dataset, plan, configuration, fold, supervised, folders)
     plan = plan.for_configuration(configuration)
     folder = train_head(dataset, plan, configuration, fold, options, folders)
-    held_out = training_split(dataset, fold, options, folders).val
     if not held_out or (options.resume and (folder / "validation" / "summary.json").is_file()):
         return folder, None
     return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)

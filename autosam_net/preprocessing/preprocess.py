@@ -44,13 +44,15 @@ def preprocess_case(
         labels: `(Z, Y, X)` on the same grid, or None.
 
     Raises:
-        DatasetError: the number of channels is not the planned one.
+        DatasetError: the number of channels is not the planned one, or a voxel is not a finite number.
     """
     if len(image.array) != len(settings.normalizations):
         raise DatasetError(
             f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
             "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file."
         )
+    if not np.isfinite(image.array).all():
+        raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
     array = geometry.slice_axis_first(image.array, settings.slice_axis)
     box = geometry.crop_box(array)
     array = geometry.crop(array, box)

@@ -26,7 +26,7 @@ class TrainingState:
 
     Attributes:
         iteration: number of finished iterations.
-        epochs: epochs to be done in all (a time limit may lower it during the first).
+        epochs: epochs to be done in all (a time limit may lower it).
         log: one row an epoch.
         seconds: spent in training so far.
         sums: of loss and Dice over the iterations of the epoch in hand.

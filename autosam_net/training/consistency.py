@@ -8,8 +8,7 @@ disturbances. All of it happens on cached embeddings, so that an unlabelled slic
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ MEMORY = 0.99  # of the teacher: the part of its weights that one step leaves
 SUPERVISED = 1 / 6  # part of the training that passes before the teacher is worth listening to
 RISE = 1 / 9  # part of the training in which its say then rises to that of the labels
 LENGTH = 4  # times as many epochs as without unlabelled cases
+COST = 2.5  # of an iteration that learns from the teacher as well, in iterations that do not
 
 
 class UnlabelledBatches:
@@ -76,14 +76,13 @@ def consistency_loss(
     Args:
         embedding: `(B, C, h, w)` of unlabelled inputs.
     """
-    autocast = torch.autocast(embedding.device.type, torch.bfloat16, enabled=mixed_precision)
-    with _half_size(head), _half_size(teacher), autocast:
+    with torch.autocast(embedding.device.type, torch.bfloat16, enabled=mixed_precision):
         with torch.no_grad():
-            targets, confidence = loss_function.pseudo_targets(teacher(embedding))
+            targets, confidence = loss_function.pseudo_targets(_half_size_logits(teacher, embedding))
             known = (confidence > CONFIDENCE).float()
             embedding, targets, known = paste(rng, embedding, targets, known[:, None])
             embedding = functional.dropout2d(embedding, CHANNEL_DROPOUT)
-        logits = head(embedding)
+        logits = _half_size_logits(head, embedding)
     return loss_function.compare(logits, targets, known[:, 0])
 
 
@@ -115,12 +114,13 @@ def _rectangle(rng: np.random.Generator, side: int) -> tuple[slice, slice]:
     return rows, columns
 
 
-@contextmanager
-def _half_size(head: Any) -> Iterator[None]:
-    """Let a head give logits of half the side, which cost a quarter and are fine enough for pseudo-labels."""
-    size = head.size
-    head.size = size // 2
+def _half_size_logits(head: Any, embedding: torch.Tensor) -> torch.Tensor:
+    """Return logits of half the side, which cost a quarter and are fine enough, where a head can give them."""
+    size = getattr(head, "logits_size", 0)
+    if size // 2 < embedding.shape[-1]:
+        return head(embedding)
+    head.logits_size = size // 2
     try:
-        yield
+        return head(embedding)
     finally:
-        head.size = size
+        head.logits_size = size

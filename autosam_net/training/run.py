@@ -17,7 +17,7 @@ from pathlib import Path
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.errors import ModelError, PlanError
 from autosam_net.files import remove_leftovers
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import write_json_if_changed
 from autosam_net.paths import Folders
 
 
@@ -126,5 +126,5 @@ def prepare_fold(model: ModelFolder, fold: str, plan: Plan, options: TrainingOpt
     for place in (model.path, folder, folder / "validation"):
         remove_leftovers(place)
     if not (folder / "model.safetensors").exists():
-        write_json(model.plan_file, plan)
+        write_json_if_changed(model.plan_file, plan)  # what is older than a plan was predicted by another
     return folder

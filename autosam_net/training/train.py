@@ -18,7 +18,14 @@ from torch import nn
 from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.plan import Configuration, Plan, settings_digest
-from autosam_net.data.splits import Split, draw_labelled, load_splits, select_fold
+from autosam_net.data.splits import (
+    Split,
+    detect_group_pattern,
+    draw_labelled,
+    group_cases,
+    load_splits,
+    select_fold,
+)
 from autosam_net.embedding.embed import EncoderSource, embed_dataset
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import find_weights, weights_sha256
@@ -31,6 +38,7 @@ from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training.batches import BatchSource, CachedBatches
 from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
 from autosam_net.training.consistency import (
+    COST,
     LENGTH,
     UnlabelledBatches,
     consistency_loss,
@@ -98,6 +106,7 @@ def train_head(
     options, folders = options or TrainingOptions(), folders or find_folders()
     plan = plan.for_configuration(configuration)
     settings = plan.configuration(configuration)
+    plan.largest_only()  # names a class that does not exist before hours of training
     split = training_split(dataset, str(fold), options, folders)
     unlabelled = unlabelled_part(dataset, str(fold), options, folders)
     records, others = (
@@ -152,13 +161,25 @@ def unlabelled_part(dataset: DatasetSpec, fold: str, options: TrainingOptions, f
     whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
     labelled = set(training_split(dataset, fold, options, folders).train)
     others = tuple(case for case in whole if case not in labelled)
-    scans = tuple(scan.name for scan in unlabelled_scans(dataset))
+    scans = _scans_of_others(dataset, fold, options, folders)
     if not (others or scans):
         raise UsageError(
             "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
             "or give --labelled N with fewer patients."
         )
     return others + scans
+
+
+def _scans_of_others(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> tuple[str, ...]:
+    """Return the scans in imagesUn that are not, by their names, of patients whom the fold holds out."""
+    groups = _groups(dataset, folders)
+    held_out = {groups[case] for case in training_split(dataset, fold, options, folders).val}
+    names = [scan.name for scan in unlabelled_scans(dataset)]
+    patients = group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(groups)))
+    used = tuple(name for name in names if patients[name] not in held_out)
+    if len(used) < len(names):
+        log.info("%d scans in imagesUn are left out: the fold holds out their patients", len(names) - len(used))
+    return used
 
 
 def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
@@ -249,8 +270,9 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
         )
     state.log.append({name: round(value, 6) for name, value in row.items()})
     state.sums.clear()
+    pace = spent * (COST if _teacher_waits(run, state) else 1.0)  # seconds that a coming epoch will take
     if run.deadline < math.inf:
-        affordable = done + max(0, int((run.deadline - time.monotonic()) / spent))
+        affordable = done + max(0, int((run.deadline - time.monotonic()) / pace))
         if affordable < state.epochs:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
@@ -258,8 +280,13 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
     write_log(run.folder, state.log)
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
-        *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
+        *(done, state.epochs, row["loss"], row["batch_dice"], spent, pace * (state.epochs - done)),
     )
+
+
+def _teacher_waits(run: _Run, state: TrainingState) -> bool:
+    """Return whether the expensive part of a training with unlabelled cases is still to come."""
+    return state.teacher is not None and teacher_weight(state.iteration, state.epochs * run.settings.iterations) == 0
 
 
 def _initial_state(run: _Run, epochs: int) -> TrainingState:

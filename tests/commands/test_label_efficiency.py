@@ -18,6 +18,7 @@ from autosam_net.inference import validate
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 from autosam_net.training.run import ModelFolder, TrainingOptions
+from autosam_net.training.train import training_split
 from tests.support import Prepared
 
 ALL = ("-c", "linear", "cnn", "--labelled", "1", "all", "--seeds", "2")
@@ -56,7 +57,9 @@ class Recorder:
         dice = 0.5 + 0.1 * options.seed + 0.01 * len(configuration)
         summary = {"foreground_mean": {"Dice": dice, "HD95": 5.0}, "mean": {"1": {"Dice": dice}}}
         write_json(model.plan_file, plan)
-        write_json(folder / "run.json", {"options": options, "seconds": {"training": 6.0, "encoding": 0.5}})
+        split = training_split(dataset, fold, options, folders)
+        record = {"options": options, "seconds": {"training": 6.0, "encoding": 0.5}}
+        write_json(folder / "run.json", {**record, "trained_on": split.train, "held_out": split.val})
         write_json(folder / "validation" / "summary.json", {**summary, "label_names": {"1": "RV"}})
         return folder, None
 
@@ -146,6 +149,23 @@ def test_a_run_by_another_recipe_is_no_part_of_the_curve(
     write_json(plan_file, replace(prepared.plan, configurations={"linear": longer}))
     assert call(root, *words) == 2
     assert "trained with other settings of linear in its plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_validated", [True, False])
+def test_a_run_on_other_cases_is_no_part_of_the_curve(
+    root: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str], is_validated: bool
+) -> None:
+    words = ("-c", "linear", "--labelled", "1", "--seeds", "1")
+    assert call(root, *words) == 0
+    folder = root / "results" / "Dataset900_Example" / "linear_labelled1_seed0" / "fold_0"
+    record = json.loads((folder / "run.json").read_text())
+    if not is_validated:
+        (folder / "validation" / "summary.json").unlink()
+    write_json(folder / "run.json", record | {"held_out": record["held_out"][1:], "unlabelled": ["scan"]})
+    assert call(root, *words) == 2
+    expected = "fold_0: trained with other cases as held_out in its run.json, other cases as unlabelled in its run.json"
+    assert f"{expected}. Move it away" in capsys.readouterr().err
+    assert len(recorder.runs) == 1
 
 
 def test_it_trains_and_validates_as_the_training_command_does(root: Path) -> None:

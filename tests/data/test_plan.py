@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import Plan
+from autosam_net.data.plan import Plan, load_plan
 from autosam_net.errors import PlanError
-from autosam_net.jsonio import from_json, to_json
+from autosam_net.jsonio import from_json, to_json, write_json
 from tests.support import tiny_plan, with_unet
 
 
@@ -40,3 +41,25 @@ def test_an_encoder_of_its_own_replaces_the_plans_and_nothing_else(plan: Plan) -
 def test_an_unknown_configuration_is_refused(plan: Plan) -> None:
     with pytest.raises(PlanError, match="no configuration 'uent'; did you mean 'unet'"):
         plan.for_configuration("uent")
+
+
+def test_a_class_that_does_not_exist_keeps_no_component(plan: Plan) -> None:
+    assert replace(plan, keep_largest=("organ",)).largest_only() == plan.largest_only(["organ"]) == (1,)
+    with pytest.raises(PlanError, match="keep_largest: no class 'orgna'; did you mean 'organ'"):
+        replace(plan, keep_largest=("orgna",)).largest_only()
+
+
+def test_another_version_is_named_before_its_other_structure(plan: Plan, tmp_path: Path) -> None:
+    content = to_json(plan)
+    write_json(tmp_path / "plan.json", content)
+    assert load_plan(tmp_path / "plan.json") == plan
+    del content["keep_largest"]
+    write_json(tmp_path / "plan.json", content)
+    with pytest.raises(PlanError, match="key 'keep_largest' is missing"):
+        load_plan(tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", content | {"version": 1})
+    with pytest.raises(PlanError, match=r"plan of version 1, expected 2\. Plan again with --replan"):
+        load_plan(tmp_path / "plan.json")
+    write_json(tmp_path / "plan.json", [])
+    with pytest.raises(PlanError, match="expected an object"):
+        load_plan(tmp_path / "plan.json")

@@ -109,6 +109,20 @@ def test_what_is_older_than_its_head_is_predicted_again(
     assert pair.stat().st_mtime_ns > before
 
 
+def test_what_is_older_than_its_plan_is_predicted_again(
+    prepared: Prepared, changeable: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan_comparison(prepared.dataset, None, ["1"], changeable)
+    predict_held_out(before, "cpu")
+    plan = replace(prepared.plan, keep_largest=("RV",))
+    for model in before.models:
+        write_json(model.plan_file, plan)
+    validated = []
+    monkeypatch.setattr(compare, "validate_fold", lambda *args: validated.append(args[1]) or validate_fold(*args))
+    predict_held_out(plan_comparison(prepared.dataset, None, ["1"], changeable), "cpu")
+    assert validated == [plan, plan]
+
+
 def test_regions_keep_all_components(tmp_path: Path) -> None:
     labels = LabelSet({"background": 0, "whole": (1, 2), "core": 2}, (1, 2))
     reference = np.zeros((1, 6, 6), np.uint8)
@@ -190,6 +204,12 @@ def test_models_that_do_not_fit_together(
     assert names(plan_comparison(prepared.dataset, ["linear"], None, changeable)) == [("linear",)]
     with pytest.raises(ModelError, match=r"linear and .*cnn were trained by different plans.* Compare each alone"):
         plan_comparison(prepared.dataset, ["cnn", "linear"], None, changeable)
+
+
+def test_models_that_keep_other_components(prepared: Prepared, changeable: Folders) -> None:
+    rewrite_plan(prepared, changeable, replace(prepared.plan, keep_largest=("RV",)))
+    with pytest.raises(ModelError, match=r"largest component of .* Write the same keep_largest in their plan\.json"):
+        plan_comparison(prepared.dataset, None, None, changeable)
 
 
 def test_cases_that_were_preprocessed_anew(prepared: Prepared, changeable: Folders) -> None:

@@ -65,11 +65,21 @@ def test_the_instructions_are_commands_that_parse(
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("    autosam_")]
     assert ["autosam_train", "900", "cnn", "2"] in commands
     assert ["autosam_find_best_configuration", "900", "-c", "linear", "cnn"] in commands
+    whole, plain = ([*words] for script, *words in commands if script == "autosam_predict")
+    assert "-c" not in whole and "--disable_postprocessing" in plain
     for script, *words in commands:
         module = import_module(f"autosam_net.commands.{script.removeprefix('autosam_')}")
         monkeypatch.setattr(module, "run", lambda _, parser, argv: parser.parse_args(argv))
         module.main(words)
     assert "nested estimate, judged on other cases" in text
+
+
+def test_the_instructions_name_the_classes_that_the_plan_keeps_in_one_piece(
+    prepared: Prepared, changeable: Folders, best: Best
+) -> None:
+    said = "in all candidates, by the plan: only the largest component of RV, LV\n"
+    assert said in instructions(best, replace(prepared.plan, keep_largest=("RV", "LV")), changeable)
+    assert "by the plan" not in instructions(best, prepared.plan, changeable)
 
 
 def test_instructions_for_runs_that_are_not_the_plans_own(prepared: Prepared, changeable: Folders) -> None:

@@ -180,6 +180,14 @@ def test_models_of_different_plans_do_not_predict_together(prepared: Prepared, m
         load_model(900, ["cnn", "linear"], folders=moved)
 
 
+def test_models_that_keep_other_components_do_not_predict_together(prepared: Prepared, moved: Folders) -> None:
+    rewrite_plan(prepared, moved, replace(prepared.plan, keep_largest=("RV", "LV")), "linear")
+    expected = r"linear keeps the largest component of RV, LV, .*cnn of no class. Write the same keep_largest"
+    with pytest.raises(ModelError, match=expected):
+        load_model(900, ["cnn", "linear"], folders=moved)
+    assert len(load_model(900, ["linear"], folders=moved).largest_only) == 2
+
+
 @pytest.fixture(scope="module")
 def unet(prepared: Prepared, folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Return folders with a U-Net trained beside the heads."""

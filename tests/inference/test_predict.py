@@ -12,6 +12,7 @@ from torch import nn
 from autosam_net.data.case import CaseProperties, PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.volume import Geometry
+from autosam_net.embedding import embed
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, preprocessed_cases
 from autosam_net.inference.predict import blend, blending_weights, probabilities_of_each, slice_probabilities
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
@@ -115,6 +116,22 @@ def test_heads_side_by_side_share_the_encoder_and_have_the_ensemble_as_their_mea
     apart = list(probabilities_of_each(case, heads, labels, source, flips=("x",)))
     assert passes == for_the_ensemble
     np.testing.assert_allclose(np.stack([np.mean(each, axis=0) for each in apart]), np.stack(together), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_heads_side_by_side_share_tiles_that_do_not_fit_in_one_batch(
+    case: PreprocessedCase, source: EncoderSource, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setitem(embed.BATCH, "cpu", batch)
+    image = np.zeros((1, 3, 100, 80), np.float32)
+    properties = replace(case.properties, shape=(3, 100, 80))
+    passes = []
+    plain_forward = source.encoder.forward
+    monkeypatch.setattr(source.encoder, "forward", lambda images: passes.append(len(images)) or plain_forward(images))
+    heads, labels = [Position(), Position(), Constant([0.0, 1.0])], LabelSet({"background": 0, "a": 1})
+    slices = list(probabilities_of_each(PreprocessedCase(image, None, properties), heads, labels, source))
+    assert len(slices) == 3
+    assert sum(passes) == 3 * len(tile_grid((100, 80), source.encoding).origins) == 12
 
 
 def test_slices_are_encoded_as_they_are_asked_for(

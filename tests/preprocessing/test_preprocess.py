@@ -18,8 +18,6 @@ from autosam_net.errors import DatasetError, PlanError
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import resize_labels, restore
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, preprocess_case, preprocess_dataset
-from autosam_net.training.run import TrainingOptions
-from autosam_net.training.train import unlabelled_part
 from tests.support import Prepared
 
 SETTINGS = Preprocessing(slice_axis=1, spacing=1.5, normalizations=(Normalization("percentile", 0.5, 99.5),))
@@ -119,13 +117,6 @@ def test_scans_in_images_un_are_preprocessed_without_labels(
     np.testing.assert_array_equal(scan.image, same.image)
     (entry,) = embed_dataset(dataset, prepared.plan, folders, ["scan9"])
     assert set(entry.present) == {(0,)}
-    options = TrainingOptions(unlabelled=True)
-    assert options.run_name("cnn") == "cnn_unlabelled"
-    shutil.copy(
-        cases_folder(prepared.dataset, prepared.folders).parent / "splits_final.json",
-        folders.preprocessed / dataset.name,
-    )
-    assert unlabelled_part(dataset, "0", options, folders) == ("scan9",)
 
 
 def test_an_unlabelled_scan_called_like_a_labelled_case_is_refused(

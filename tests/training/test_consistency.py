@@ -27,7 +27,7 @@ from autosam_net.training.consistency import (
 )
 from autosam_net.training.losses import SegmentationLoss
 from autosam_net.training.run import TrainingOptions
-from autosam_net.training.train import train_head, unlabelled_part
+from autosam_net.training.train import train_head, training_split, unlabelled_part
 from tests.support import Prepared
 
 CLASSES = LabelSet({"background": 0, "a": 1, "b": 2})
@@ -109,10 +109,34 @@ def test_an_unsure_teacher_says_nothing_and_a_sure_one_pulls_the_head_to_itself(
         optimizer.step()
         losses.append(current.item())
     assert losses[-1] < 0.6 * losses[0]
-    assert head.size == teacher.size == 64
+    assert head.logits_size == teacher.logits_size == 64
 
 
-def test_labels_of_unlabelled_part_are_never_read(prepared: Prepared, folders: Folders) -> None:
+class Enlarging(nn.Module):
+    """A head without the attribute that lets its logits be halved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Conv2d(32, 3, 1)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(self.classify(embedding), (64, 64), mode="bilinear")
+
+
+@pytest.mark.parametrize("name", ["linear", "unet", "of a third party"])
+def test_every_kind_of_head_can_learn_from_a_teacher(name: str) -> None:
+    stride, channels = (1, 3) if name == "unet" else (4, 32)
+    shape = HeadShape(CLASSES.outputs, channels, stride, 64)
+    head = Enlarging() if name == "of a third party" else build_head(name, shape, {}, {})
+    teacher = make_teacher(head)
+    embedding = torch.randn(2, channels, 64 // stride, 64 // stride) * 50  # sure of itself
+    loss = consistency_loss(head, teacher, embedding, SegmentationLoss(CLASSES), np.random.default_rng(0), False)
+    loss.backward()
+    assert torch.isfinite(loss) and loss > 0
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in head.parameters())
+
+
+def test_labels_of_unlabelled_cases_are_never_read(prepared: Prepared, folders: Folders) -> None:
     entries = embed_dataset(prepared.dataset, prepared.plan, folders, views=1)
     blind = [replace(entry, labels=None, present=()) for entry in entries]  # type: ignore[arg-type]
     drawn = UnlabelledBatches(blind).draw(np.random.default_rng(0), 5)
@@ -129,6 +153,18 @@ def test_the_rest_of_the_fold_is_unlabelled(prepared: Prepared, folders: Folders
     assert manifest["iterations"] == 4 * 10
     plain = train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(labelled=1), folders)
     assert (plain / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
+
+
+def test_scans_of_held_out_patients_are_left_out(prepared: Prepared, tmp_path: Path) -> None:
+    dataset = replace(prepared.dataset, folder=tmp_path)
+    (held_out, *_) = training_split(dataset, "0", TrainingOptions(), prepared.folders).val
+    (tmp_path / "imagesUn").mkdir()
+    for name in ("patient099_frame01", held_out.replace("frame01", "frame09")):
+        (tmp_path / "imagesUn" / f"{name}_0000{dataset.file_ending}").touch()
+    options = TrainingOptions(unlabelled=True)
+    assert options.run_name("cnn") == "cnn_unlabelled"
+    assert unlabelled_part(dataset, "0", options, prepared.folders) == ("patient099_frame01",)
+    assert len(unlabelled_part(dataset, "all", options, prepared.folders)) == 2
 
 
 def test_without_patients_left_unlabelled_the_flag_is_refused(prepared: Prepared, folders: Folders) -> None:

@@ -73,6 +73,15 @@ def test_a_finished_fold_keeps_the_plan_it_was_trained_by(prepared: Prepared, mo
     assert load_plan(model.plan_file) == prepared.plan
 
 
+def test_only_another_plan_makes_the_file_newer(prepared: Prepared, model: ModelFolder) -> None:
+    before = model.plan_file.stat().st_mtime_ns
+    prepare_fold(model, "2", prepared.plan, TrainingOptions())
+    assert model.plan_file.stat().st_mtime_ns == before
+    other = replace(prepared.plan, keep_largest=("RV",))
+    prepare_fold(model, "3", other, TrainingOptions())
+    assert model.plan_file.stat().st_mtime_ns > before and load_plan(model.plan_file) == other
+
+
 def test_an_unfinished_training_is_not_lost_unasked(prepared: Prepared, model: ModelFolder) -> None:
     folder = prepare_fold(model, "2", prepared.plan, TrainingOptions())
     (folder / "checkpoint.safetensors").touch()
