@@ -123,9 +123,8 @@ def train_head(
     run = _Run(plan, settings, options, folder, source, _digest(plan, settings, options, records, others), deadline)
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
-    log.info(
-        "training on %d cases, %d views of each slice, and %d unlabelled", len(split.train), views, len(unlabelled)
-    )
+    others_too = f", and on {len(unlabelled)} unlabelled cases" if unlabelled else ""
+    log.info("training on %d cases, %d views of each slice%s", len(split.train), views, others_too)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     unlabelled_entries = embed_dataset(dataset, plan, folders, unlabelled, 1, options.device)
     encoded = time.monotonic()
