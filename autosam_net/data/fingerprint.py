@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from autosam_net.jsonio import load
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,17 @@ class Fingerprint:
     groups: Mapping[str, str]
     foreground_percentiles: tuple[tuple[float, float], ...]
     presence: Mapping[str, int]
+
+
+def load_groups(path: Path) -> Mapping[str, str]:
+    """Return case -> patient of a `dataset_fingerprint.json`, which is read once as long as it stays the same.
+
+    Raises:
+        PlanError: the file is missing or damaged.
+    """
+    return _load_groups(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_groups(path: Path, modified: int) -> Mapping[str, str]:
+    return load(Fingerprint, path).groups

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.embedding.embed import EncoderSource, embed_dataset
@@ -26,7 +26,7 @@ from autosam_net.imageio import read_label, write_label
 from autosam_net.inference.model import check_components, choose_folds, choose_models, load_head, models_of
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.validate import validate_fold
-from autosam_net.jsonio import load, read_json
+from autosam_net.jsonio import read_json
 from autosam_net.parallel import map_cases, progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import restore
@@ -239,7 +239,7 @@ def measure(comparison: Comparison) -> DiceTable:
     workers = workers_for([file for case in cases for file in case.predictions])
     dice = map_cases(partial(_dice_of_case, labels=labels), cases, "measure", workers)
     fingerprint = comparison.folders.preprocessed / comparison.dataset.name / "dataset_fingerprint.json"
-    patients = load(Fingerprint, fingerprint).groups
+    patients = load_groups(fingerprint)
     return DiceTable(
         candidates=tuple(tuple(model.path.name for model in candidate) for candidate in comparison.candidates),
         folds=tuple(fold for fold, _ in rows),

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
-from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import (
     Split,
@@ -31,7 +31,7 @@ from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.heads.head import HeadShape, build_head
-from autosam_net.jsonio import load, to_json, write_json
+from autosam_net.jsonio import to_json, write_json
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
@@ -158,9 +158,10 @@ def unlabelled_part(dataset: DatasetSpec, fold: str, options: TrainingOptions, f
     if not options.unlabelled:
         return ()
     whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
-    labelled = set(training_split(dataset, fold, options, folders).train)
+    split = training_split(dataset, fold, options, folders)
+    labelled = set(split.train)
     others = tuple(case for case in whole if case not in labelled)
-    scans = _scans_of_others(dataset, fold, options, folders)
+    scans = _scans_of_others(dataset, split.val, folders)
     if not (others or scans):
         raise UsageError(
             "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
@@ -169,10 +170,10 @@ def unlabelled_part(dataset: DatasetSpec, fold: str, options: TrainingOptions, f
     return others + scans
 
 
-def _scans_of_others(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> tuple[str, ...]:
+def _scans_of_others(dataset: DatasetSpec, held_out_cases: Sequence[str], folders: Folders) -> tuple[str, ...]:
     """Return the scans in imagesUn that are not, by their names, of patients whom the fold holds out."""
     groups = _groups(dataset, folders)
-    held_out = {groups[case] for case in training_split(dataset, fold, options, folders).val}
+    held_out = {groups[case] for case in held_out_cases}
     names = [scan.name for scan in unlabelled_scans(dataset)]
     patients = group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(groups)))
     used = tuple(name for name in names if patients[name] not in held_out)
@@ -183,7 +184,7 @@ def _scans_of_others(dataset: DatasetSpec, fold: str, options: TrainingOptions, 
 
 def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
     """Return case -> patient, as the fingerprint has it."""
-    return load(Fingerprint, folders.preprocessed / dataset.name / "dataset_fingerprint.json").groups
+    return load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json")
 
 
 def count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
