@@ -34,7 +34,7 @@ from planning.check_dataset import (
     refuse,
 )
 
-FINGERPRINT_VERSION = 1  # to be raised when the same files give other figures
+FINGERPRINT_VERSION = 2  # to be raised when the same files give other figures
 QUANTILES = np.linspace(0.0, 1.0, 201)
 SAMPLED_VOXELS = 2_000_000  # of larger images quantiles are taken from that many voxels, drawn with a fixed seed
 SAMPLING_SEED = 20251
@@ -188,7 +188,7 @@ def measure_class(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) 
     from scipy import ndimage
 
     if not mask.any():
-        return ClassStats(0, 0.0, 0, 0.0, (0.0, 0.0, 0.0), (0, 0, 0))
+        return ClassStats(0, 0.0, 0, 0.0, (0.0, 0.0, 0.0), (0, 0, 0), (0.0, 0.0, 0.0))
     box = crop_box(mask[None].astype(np.uint8))
     inside = crop(mask, box)
     components, count = ndimage.label(inside, structure=np.ones((3, 3, 3)))
@@ -198,6 +198,7 @@ def measure_class(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) 
     place = ndimage.find_objects(components)[middle]
     depth, height, width = (part.stop - part.start for part in place)
     slices = [int(inside.any(axis=tuple({0, 1, 2} - {axis})).sum()) for axis in range(3)]
+    centroid = [start + place for (start, _), place in zip(box, ndimage.center_of_mass(inside), strict=True)]
     voxel = float(np.prod(spacing))
     return ClassStats(
         voxels=int(sizes.sum()),
@@ -206,6 +207,7 @@ def measure_class(mask: NDArray[np.bool_], spacing: tuple[float, float, float]) 
         largest_component_mm3=float(sizes.max() * voxel),
         component_extent_mm=(depth * spacing[0], height * spacing[1], width * spacing[2]),
         slices=(slices[0], slices[1], slices[2]),
+        centroid_mm=(centroid[0] * spacing[0], centroid[1] * spacing[1], centroid[2] * spacing[2]),
     )
 
 

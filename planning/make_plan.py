@@ -35,9 +35,9 @@ def choose_inputs(
     channels = dataset.channel_names
     normalizations, normalization_reason = rules.choose_normalizations(fingerprint, channels, dataset.file_ending)
     rgb, rgb_reason = rules.choose_rgb(fingerprint, channels, sizes)
-    flips, flips_reason = rules.choose_flips(fingerprint, machine)
+    rotation, rotation_reason = rules.choose_rotation(fingerprint, axis)
     file = None if weights is None else str(weights.absolute())
-    encoding = Encoding(name, file, size, rules.OVERLAP, rgb, maximum_views=1, slice_budget=1, flips=flips)
+    encoding = Encoding(name, file, size, rules.OVERLAP, rgb, maximum_views=1, slice_budget=1, rotation=rotation)
     reasons = {
         "slice axis": axis_reason,
         "encoder": encoder_reason + ("" if weights is None else f", with the weights of {weights.name}"),
@@ -46,7 +46,7 @@ def choose_inputs(
         "tiles": resolution.tiling_reason,
         "normalisation": normalization_reason,
         "input channels": rgb_reason,
-        "flips": flips_reason,
+        "rotation": rotation_reason,
         "precision": rules.explain_precision(machine),
     }
     return Preprocessing(axis, resolution.spacing, normalizations), encoding, reasons
@@ -75,6 +75,8 @@ def make_plan(
     inputs = sum(rules.count_case_inputs(fingerprint, preprocessing, encoding).values())
     seconds = rounded(probe.seconds_per_input)
     encoding, reasons["views"] = rules.choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
+    poses, reasons["poses"] = rules.choose_poses(fingerprint, encoding, inputs, probe.machine)
+    encoding = replace(encoding, poses=poses)
     trained = rules.training_share(inputs, folds)
     patients = rules.training_share(len(set(fingerprint.groups.values())), folds)
     largest = max(rules.class_extents(fingerprint, preprocessing.slice_axis), default=0.0) / preprocessing.spacing
@@ -113,7 +115,8 @@ def decisions(plan: Plan) -> dict[str, str]:
         "tiles": f"overlap {encoding.overlap:.0%}",
         "normalisation": ", ".join(entry.name for entry in preprocessing.normalizations),
         "input channels": " ".join(channels),
-        "flips": " ".join(encoding.flips) or "none",
+        "rotation": f"{encoding.rotation:g} degrees",
+        "poses": " ".join(encoding.poses) or "none",
         "precision": "by device",
         "largest component": ", ".join(plan.keep_largest) or "none",
         "folds": str(plan.folds),

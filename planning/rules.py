@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,12 +40,17 @@ NEIGHBOUR_RATIO = 3.0  # nnU-Net's threshold of anisotropy: beyond it a neighbou
 PERCENT = (0.5, 99.5)
 CPU_ENCODER, GPU_ENCODER = "lite_medsam", "vit_b"
 GPU_ENCODER_MIB = 6 * 1024
-MOST_EPOCHS = 4.0  # times a head's own number
-MAXIMUM_VIEWS = 6
+MOST_EPOCHS = 2.5  # times a head's own number
+MAXIMUM_VIEWS = 12
 ENCODING_SECONDS = 15 * 60
 DISK_SHARE = 0.5  # of the free disk
+ANY_POSE = 180.0  # degrees that views are turned, nnU-Net's range for square 2D patches
+SAME_POSE = 30.0  # where all patients lie alike, which is information then
+POSE_SPREAD = 15.0  # degrees: circular standard deviation up to which they do
+POSE_PATIENTS = 5  # of fewer patients nobody can tell
 ONE_PIECE = 0.95  # a class whose largest component holds this share everywhere is one piece; specks are slips
 ONE_PIECE_CASES = 2
+TURNS = ("turn_90", "turn_180", "turn_270")
 THRICE = (RgbSource(0), RgbSource(0), RgbSource(0))
 
 
@@ -282,17 +288,53 @@ def choose_folds(groups: Mapping[str, str], given: int | None) -> tuple[int, str
     return FOLDS, kept
 
 
-def choose_flips(fingerprint: Fingerprint, machine: Machine) -> tuple[tuple[str, ...], str]:
-    """Return the axes mirrored for test-time augmentation."""
-    flat = all(case.shape[0] == 1 for case in fingerprint.cases)
-    if not machine.has_gpu:
-        return (
-            (),
-            f"none: each costs 1 more encoder pass on {machine.cores} cores; left differs from right in most anatomy",
-        )
-    if flat:
-        return ("x",), "2D images on a GPU: 1 more encoder pass"
-    return (), "none: left differs from right in most anatomy, and each axis costs 1 more encoder pass"
+def choose_poses(
+    fingerprint: Fingerprint, encoding: Encoding, inputs: int, machine: Machine
+) -> tuple[tuple[str, ...], str]:
+    """Return the poses that are averaged with the plain one at prediction, and learned from in unlabelled cases.
+
+    Args:
+        encoding: with its rotation.
+        inputs: encoder inputs of all cases, plain.
+    """
+    if encoding.rotation == ANY_POSE:
+        size = inputs * (1 + len(TURNS)) * embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size) / MIB
+        figures = f"{size / 1024:.2g} GiB of embeddings for all cases, {machine.disk_mib / 1024:.0f} GiB are free"
+        if size <= DISK_SHARE * machine.disk_mib:
+            return TURNS, f"heads trained on any pose are averaged over {1 + len(TURNS)} poses ({figures})"
+        return (), f"none: four poses would not fit ({figures})"
+    if machine.has_gpu and all(case.shape[0] == 1 for case in fingerprint.cases):
+        return ("flip_x",), "2D images on a GPU: 1 more encoder pass"
+    return (), "none: all patients lie alike, left differs from right, and each pose costs 1 more encoder pass"
+
+
+def choose_rotation(fingerprint: Fingerprint, axis: int) -> tuple[float, str]:
+    """Return by how many degrees augmented views are turned at most: little where all patients lie alike.
+
+    How they lie is seen from the direction in plane between the centroids of two classes, of all pairs the one whose
+    direction varies least: concentric classes have none. Its spread is the circular standard deviation over cases
+    (Mardia and Jupp, Directional Statistics, 2000).
+    """
+    spreads = {pair: _pose_spread(fingerprint, pair, axis) for pair in itertools.combinations(fingerprint.presence, 2)}
+    measured = {pair: spread for pair, spread in spreads.items() if spread is not None}
+    if not measured:
+        return ANY_POSE, f"no two classes in {POSE_PATIENTS} or more patients whose directions would show their pose"
+    pair = min(measured, key=lambda names: measured[names])
+    figures = f"the direction from {pair[0]} to {pair[1]} varies by {measured[pair]:.0f} degrees between cases"
+    if measured[pair] <= POSE_SPREAD:
+        return SAME_POSE, f"{figures} (standard deviation, at most {POSE_SPREAD:g}): all lie alike"
+    return ANY_POSE, f"{figures} (standard deviation, over {POSE_SPREAD:g}): any pose must be expected"
+
+
+def _pose_spread(fingerprint: Fingerprint, pair: tuple[str, str], axis: int) -> float | None:
+    """Return how much the direction between two classes varies (degrees); None with too few patients."""
+    cases = [case for case in fingerprint.cases if set(pair) <= set(case.classes)]
+    if len({fingerprint.groups[case.name] for case in cases}) < POSE_PATIENTS:
+        return None
+    first, second = (np.delete([case.classes[name].centroid_mm for case in cases], axis, axis=1) for name in pair)
+    steps = second - first
+    mean = np.abs(np.exp(1j * np.arctan2(steps[:, 0], steps[:, 1])).mean())
+    return math.degrees(math.sqrt(-2.0 * math.log(min(1.0, mean)))) if mean > 0 else math.inf
 
 
 def choose_keep_largest(fingerprint: Fingerprint, labels: LabelSet) -> tuple[tuple[str, ...], str]:

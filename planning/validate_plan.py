@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import Configuration, Encoding, Normalization, Plan, Preprocessing
+from autosam_net.data.plan import POSES, Configuration, Encoding, Normalization, Plan, Preprocessing
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import PlanError
 from autosam_net.jsonio import to_json
@@ -16,6 +16,7 @@ from autosam_net.preprocessing.normalization import NORMALIZATIONS
 from autosam_net.registry import suggest
 
 MOST_OVERLAP = 0.75  # beyond it the number of tiles explodes
+MOST_ROTATION = 180.0  # degrees
 
 
 def validate_plan(plan: Plan, dataset: DatasetSpec) -> None:
@@ -97,9 +98,10 @@ def _check_encoding(encoding: Encoding, channels: int) -> None:
         _demand(0 <= source.channel < channels, key, source.channel, f"0 to {channels - 1}, the channels of the images")
     for key in ("maximum_views", "slice_budget"):
         _demand(getattr(encoding, key) >= 1, f"{where}: {key}", getattr(encoding, key), "1 or more")
-    flips = encoding.flips
-    fits = set(flips) <= {"y", "x"} and len(set(flips)) == len(flips)
-    _demand(fits, f"{where}: flips", list(flips), 'some of "y" and "x", each once')
+    _demand(0 <= encoding.rotation <= MOST_ROTATION, f"{where}: rotation", encoding.rotation, f"0 to {MOST_ROTATION:g}")
+    poses = encoding.poses
+    fits = set(poses) <= set(POSES) and len(set(poses)) == len(poses)
+    _demand(fits, f"{where}: poses", list(poses), f"some of {', '.join(POSES)}, each once")
 
 
 def _check_encoder(name: str, size: int, where: str) -> None:

@@ -117,7 +117,7 @@ def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
         regions_class_order=dataset.labels.regions_class_order,
         file_ending=dataset.file_ending,
         preprocessing=Preprocessing(0, 2.0, (Normalization("percentile", 0.5, 99.5),)),
-        encoding=Encoding(TINY, str(weights), 64, 0.25, rgb, maximum_views=2, slice_budget=1000),
+        encoding=Encoding(TINY, str(weights), 64, 0.25, rgb, maximum_views=2, slice_budget=1000, rotation=180.0),
         configurations={name: Configuration(head=name, settings={}, **recipe) for name in ("linear", "cnn")},
         keep_largest=(),
         folds=5,

@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
-    parser.add_argument("--disable_tta", action="store_true", help="no mirroring, even where the plan has it")
+    parser.add_argument(
+        "--disable_tta", action="store_true", help="no test-time augmentation, even where the plan has it"
+    )
     parser.add_argument("--disable_postprocessing", action="store_true", help="keep all components of every class")
     add_device(parser)
     return run(_predict, parser, argv)
@@ -41,7 +43,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise UsageError(f"-o {arguments.output}: is a file. Give the folder that the label maps shall lie in.")
     model = _model(arguments)
     if arguments.disable_tta:
-        model = model.without_flips()
+        model = model.without_augmentation()
     if arguments.disable_postprocessing:
         model = model.without_postprocessing()
     written = model.predict_folder(

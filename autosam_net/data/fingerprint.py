@@ -43,6 +43,7 @@ class ClassStats:
         component_extent_mm: bounding box along (Z, Y, X) of the typical component: ordered by size, the one that holds
             the median voxel.
         slices: number of positions along (Z, Y, X) at which it is present.
+        centroid_mm: of all its voxels, from the corner of the image, along (Z, Y, X).
     """
 
     voxels: int
@@ -51,6 +52,7 @@ class ClassStats:
     largest_component_mm3: float
     component_extent_mm: tuple[float, float, float]
     slices: tuple[int, int, int]
+    centroid_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True)

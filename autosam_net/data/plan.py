@@ -13,7 +13,9 @@ from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import canonical, from_json, read_json
 from autosam_net.registry import suggest
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
+PLAIN = "plain"
+POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
 
@@ -68,7 +70,9 @@ class Encoding:
         maximum_views: upper bound of views (one plain, the others augmented) of each training slice.
         slice_budget: encoder passes that the training set of one fold may cost, all views counted; with few slices
             there are more views of each, with many slices fewer (but always the plain one).
-        flips: axes ("y", "x") mirrored for test-time augmentation; each costs one more encoder pass.
+        rotation: degrees by which augmented views are turned at most, either way.
+        poses: of `POSES`, those that slices are put in beside the plain one, for test-time augmentation and for
+            learning from unlabelled cases; each costs one more encoder pass.
     """
 
     encoder: str
@@ -78,7 +82,8 @@ class Encoding:
     rgb: tuple[RgbSource, RgbSource, RgbSource]
     maximum_views: int
     slice_budget: int
-    flips: tuple[str, ...] = ()
+    rotation: float
+    poses: tuple[str, ...] = ()
 
     @property
     def weights_file(self) -> Path | None:

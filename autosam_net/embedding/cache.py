@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.key import EmbeddingKey
 from autosam_net.errors import AutosamError, CacheError
 from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files
@@ -92,7 +93,8 @@ class CachedEmbedding:
 
 def entry_folder(root: Path, key: EmbeddingKey) -> Path:
     """Return where the entry of a key lies below the cache's folder `root`."""
-    return root / key.settings / key.case / f"view_{key.view:02d}"
+    pose = "" if key.pose == PLAIN else f"_{key.pose}"
+    return root / key.settings / key.case / f"view_{key.view:02d}{pose}"
 
 
 def write_entry(

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import Encoding, Plan
+from autosam_net.data.plan import PLAIN, Encoding, Plan
 from autosam_net.embedding import cache
 from autosam_net.embedding.key import EmbeddingKey, embedding_key
+from autosam_net.embedding.poses import put
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.errors import CacheError
@@ -73,15 +74,41 @@ def embed_dataset(
         WeightsError: the encoder's weights are missing.
     """
     folders = folders or find_folders()
+    names = list(cases) if cases is not None else preprocessed_cases(dataset, folders)
+    return _embed(dataset, plan, folders, names, [(view, PLAIN) for view in range(views)], device)
+
+
+def embed_poses(
+    dataset: DatasetSpec, plan: Plan, folders: Folders, cases: Sequence[str], poses: Sequence[str], device: str
+) -> list[dict[str, cache.CachedEmbedding]]:
+    """Return pose -> embeddings of the plain view of each case, computing what the cache lacks.
+
+    Raises:
+        PlanError: a case has not been preprocessed.
+        WeightsError: the encoder's weights are missing.
+    """
+    entries = _embed(dataset, plan, folders, cases, [(0, pose) for pose in poses], device)
+    rows = (entries[start : start + len(poses)] for start in range(0, len(entries), len(poses)))
+    return [dict(zip(poses, row, strict=True)) for row in rows]
+
+
+def _embed(
+    dataset: DatasetSpec,
+    plan: Plan,
+    folders: Folders,
+    names: Sequence[str],
+    variants: Sequence[tuple[int, str]],
+    device: str,
+) -> list[cache.CachedEmbedding]:
+    """Return the embeddings of each case's variants, given as (view, pose)."""
     source = EncoderSource(plan.encoding, device)
     root = embeddings_folder(dataset, folders)
-    names = list(cases) if cases is not None else preprocessed_cases(dataset, folders)
     case_folders = {name: cases_folder(dataset, folders) / name for name in names}
     contents = {name: load_record(folder).key for name, folder in case_folders.items()}
     wanted = [
-        embedding_key(name, content, plan.encoding, source.precision, view)
+        embedding_key(name, content, plan.encoding, source.precision, view, pose)
         for name, content in contents.items()
-        for view in range(views)
+        for view, pose in variants
     ]
     found = {key: _open_or_forget(root, key) for key in wanted}
     missing = [key for key, entry in found.items() if entry is None]
@@ -89,7 +116,7 @@ def embed_dataset(
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
     description = f"encode ({plan.encoding.encoder})"
-    for key in progress(missing, description, len(missing), "view", lambda key: f"{key.case}, view {key.view}"):
+    for key in progress(missing, description, len(missing), "view", _in_words):
         found[key] = cache.open_entry(root, key)  # by now another process, training another fold, may have made it
         if found[key] is None:
             embed_case(root, key, load_case(case_folders[key.case]), source, outside)
@@ -113,7 +140,7 @@ def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: En
         shape=(count, encoder.channels, side, side),
         label_shape=(count, encoder.input_size, encoder.input_size),
         label_type=_labels_of(case).dtype,
-        batches=_encoded_batches(case, grid, key.view, source, outside),
+        batches=_encoded_batches(case, grid, key, source, outside),
     )
 
 
@@ -135,17 +162,23 @@ def batches_of(count: int, device: str) -> Iterator[range]:
 
 
 def _encoded_batches(
-    case: PreprocessedCase, grid: TileGrid, view: int, source: EncoderSource, outside: int
+    case: PreprocessedCase, grid: TileGrid, key: EmbeddingKey, source: EncoderSource, outside: int
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.integer]]]:
     case_labels = _labels_of(case)
     for indices in batches_of(count_inputs(case.properties.shape, source.encoding), source.device):
         images = rgb_inputs(case.image, grid, source.encoding.rgb, indices)
         labels = label_inputs(case_labels, grid, indices, outside)
-        if view > 0:
-            seeds = [view_seed(case.properties.name, index, view) for index in indices]
-            drawn = list(map(draw_view, images, labels, seeds))
+        images, labels = put(images, key.pose), put(labels, key.pose)
+        if key.view > 0:
+            seeds = [view_seed(case.properties.name, index, key.view) for index in indices]
+            turns = [source.encoding.rotation] * len(indices)
+            drawn = list(map(draw_view, images, labels, seeds, turns))
             images, labels = (np.stack(part) for part in zip(*drawn, strict=True))
         yield source.encode(images).to(torch.float16).cpu().numpy(), labels
+
+
+def _in_words(key: EmbeddingKey) -> str:
+    return f"{key.case}, view {key.view}" if key.pose == PLAIN else f"{key.case}, {key.pose}"
 
 
 def _labels_of(case: PreprocessedCase) -> NDArray[np.integer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autosam_net.data.plan import Encoding, RgbSource, settings_digest
+from autosam_net.data.plan import PLAIN, Encoding, RgbSource, settings_digest
 from autosam_net.encoders.weights import weights_sha256
 
 EMBEDDING_VERSION = 1  # to be raised when the same key gives other embeddings (views, tiles)
@@ -19,6 +19,8 @@ class EmbeddingKey:
         content: key of the preprocessed case: its files and the preprocessing settings.
         precision: in which the encoder computed.
         view: 0 is the slice as it is, others are augmented.
+        rotation: degrees by which augmented views are turned at most; 0 for view 0.
+        pose: that view 0 is put in.
     """
 
     version: int
@@ -31,6 +33,8 @@ class EmbeddingKey:
     overlap: float
     rgb: tuple[RgbSource, RgbSource, RgbSource]
     view: int
+    rotation: float
+    pose: str
 
     @property
     def settings(self) -> str:
@@ -39,7 +43,9 @@ class EmbeddingKey:
         return f"{self.encoder}_{self.input_size}_{settings_digest(*shared)[:12]}"
 
 
-def embedding_key(case: str, content: str, encoding: Encoding, precision: str, view: int) -> EmbeddingKey:
+def embedding_key(
+    case: str, content: str, encoding: Encoding, precision: str, view: int, pose: str = PLAIN
+) -> EmbeddingKey:
     """Return the key of one view of a preprocessed case under the planned encoding."""
     return EmbeddingKey(
         version=EMBEDDING_VERSION,
@@ -52,4 +58,6 @@ def embedding_key(case: str, content: str, encoding: Encoding, precision: str, v
         overlap=encoding.overlap,
         rgb=encoding.rgb,
         view=view,
+        rotation=encoding.rotation if view else 0.0,
+        pose=pose,
     )

@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 
 
 def draw_view(
-    image: NDArray[np.float32], labels: NDArray[np.integer], seed: int
+    image: NDArray[np.float32], labels: NDArray[np.integer], seed: int, rotation: float
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
     """Return one augmented copy of an encoder input and its label map; the same seed gives the same bytes.
 
     Args:
         image: `(3, S, S)` in [0, 1]; so is the result.
         labels: `(S, S)`.
+        rotation: degrees by which it is turned at most, either way.
     """
     with _seeded(seed):
-        drawn = _transforms(image.shape[-1])(data=image[None].copy(), seg=labels[None, None].astype(np.float32))
+        drawn = _transforms(image.shape[-1], rotation)(
+            data=image[None].copy(), seg=labels[None, None].astype(np.float32)
+        )
     view = np.clip(drawn["data"][0], 0.0, 1.0).astype(np.float32)
     return view, np.rint(drawn["seg"][0, 0]).astype(labels.dtype)
 
@@ -39,11 +42,10 @@ def view_seed(case: str, index: int, view: int) -> int:
 
 
 @functools.cache
-def _transforms(size: int) -> Callable[..., dict[str, Any]]:
+def _transforms(size: int, rotation: float) -> Callable[..., dict[str, Any]]:
     """Return the chain of transforms for inputs of `size` pixels.
 
-    Ranges follow nnU-Net's 2D augmentation (rotation +-180 degrees there; +-30 here, since the anatomy's pose is
-    information when there are few labels), without mirroring, which would swap left and right structures.
+    Ranges follow nnU-Net's 2D augmentation, without mirroring, which would swap left and right structures.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -57,7 +59,7 @@ def _transforms(size: int) -> Callable[..., dict[str, Any]]:
         from batchgenerators.transforms.resample_transforms import SimulateLowResolutionTransform
         from batchgenerators.transforms.spatial_transforms import SpatialTransform
 
-    turn = np.deg2rad(30)
+    turn = np.deg2rad(rotation)
     return Compose(
         [
             SpatialTransform(
@@ -70,7 +72,7 @@ def _transforms(size: int) -> Callable[..., dict[str, Any]]:
                 p_el_per_sample=0.3,
                 do_rotation=True,
                 angle_x=(-turn, turn),
-                p_rot_per_sample=0.8,
+                p_rot_per_sample=1.0,
                 do_scale=True,
                 scale=(0.75, 1.35),
                 p_scale_per_sample=0.8,

@@ -30,7 +30,7 @@ class CnnHead(nn.Module):
     recipe: ClassVar[Recipe] = Recipe(
         settings={"width": 64.0, "dropout": 0.3, "context": 0.0},
         batch_size=8,
-        epochs=8,
+        epochs=20,
         iterations=50,
         learning_rate=2e-3,
         weight_decay=1e-2,

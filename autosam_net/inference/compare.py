@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Plan, load_plan
-from autosam_net.embedding.embed import EncoderSource, embed_dataset
+from autosam_net.data.plan import PLAIN, Plan, load_plan
+from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.evaluation.metrics import dice_of_classes
 from autosam_net.evaluation.postprocessing import keep_largest
@@ -181,11 +181,11 @@ def _predict_pairs(comparison: Comparison, fold: str, device: str) -> None:
         return
     source = EncoderSource(plan.encoding, device)
     heads = [load_head(_weights(model, fold), plan, source) for model in comparison.models]
-    entries = embed_dataset(dataset, plan, folders, todo, 1, device)
+    entries = embed_poses(dataset, plan, folders, todo, (PLAIN, *plan.encoding.poses), device)
     pairs = list(zip(todo, entries, strict=True))
     for name, entry in progress(pairs, f"pairs, fold {fold}", len(todo), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
-        slices = probabilities_of_each(case, heads, plan.label_set, source, entry, plan.encoding.flips)
+        slices = probabilities_of_each(case, heads, plan.label_set, source, entry, plan.encoding.poses)
         decoded = _decode_pairs(slices, plan.label_set)
         for names, labels in zip(files.values(), decoded, strict=True):
             whole = keep_largest(restore(labels, case.properties), plan.largest_only())

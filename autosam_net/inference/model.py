@@ -47,19 +47,19 @@ class Model:
 
     Attributes:
         heads: of all folds and configurations; their probabilities are averaged.
-        flips: axes mirrored for test-time augmentation, from the plan.
+        poses: that are averaged with the plain one, for test-time augmentation, from the plan.
         largest_only: label values of which only the largest connected component is kept.
     """
 
     plan: Plan
     heads: tuple[nn.Module, ...]
     source: EncoderSource
-    flips: tuple[str, ...] = ()
+    poses: tuple[str, ...] = ()
     largest_only: tuple[int, ...] = ()
 
-    def without_flips(self) -> Model:
+    def without_augmentation(self) -> Model:
         """Return the same model without test-time augmentation."""
-        return replace(self, flips=())
+        return replace(self, poses=())
 
     def without_postprocessing(self) -> Model:
         """Return the same model with label maps left as they are predicted."""
@@ -137,7 +137,7 @@ class Model:
         return preprocess_case(name, volume, None, self.plan.preprocessing)
 
     def _slices(self, case: PreprocessedCase) -> Iterator[NDArray[np.float32]]:
-        return slice_probabilities(case, self.heads, self.plan.label_set, self.source, flips=self.flips)
+        return slice_probabilities(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
 
 
 def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:
@@ -251,7 +251,7 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     files = [file for model in models for file in _fold_files(model, folds)]
     heads = tuple(load_head(file, plans[0], source) for file in files)
     log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
-    return Model(plans[0], heads, source, plans[0].encoding.flips, plans[0].largest_only())
+    return Model(plans[0], heads, source, plans[0].encoding.poses, plans[0].largest_only())
 
 
 def check_components(models: Sequence[ModelFolder], plans: Sequence[Plan]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,17 +13,17 @@ from torch.nn import functional
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, batches_of
+from autosam_net.embedding.poses import put, put_back
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
 """Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
 
-FlippedReader = tuple[EmbeddingReader, tuple[str, ...]]
-"""With the axes along which its embeddings are mirrored."""
-
-FLIP_AXES = {"y": -2, "x": -1}
+PosedReader = tuple[EmbeddingReader, str]
+"""With the pose in which its embeddings are."""
 
 
 def cached_reader(entry: CachedEmbedding, device: str) -> EmbeddingReader:
@@ -31,15 +31,11 @@ def cached_reader(entry: CachedEmbedding, device: str) -> EmbeddingReader:
     return lambda indices: torch.from_numpy(entry.embedding.rows(indices)).to(device).float()
 
 
-def encoding_reader(
-    case: PreprocessedCase, grid: TileGrid, source: EncoderSource, flip: tuple[str, ...] = ()
-) -> EmbeddingReader:
-    """Return a reader that runs the encoder, on inputs mirrored along the axes in `flip`."""
-    axes = tuple(FLIP_AXES[axis] for axis in flip)
+def encoding_reader(case: PreprocessedCase, grid: TileGrid, source: EncoderSource, pose: str) -> EmbeddingReader:
+    """Return a reader that runs the encoder on inputs put in a pose."""
 
     def read(indices: Sequence[int]) -> torch.Tensor:
-        inputs = rgb_inputs(case.image, grid, source.encoding.rgb, indices)
-        return source.encode(np.ascontiguousarray(np.flip(inputs, axes)))
+        return source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose))
 
     return read
 
@@ -49,18 +45,18 @@ def slice_probabilities(
     heads: Sequence[nn.Module],
     labels: LabelSet,
     source: EncoderSource,
-    cached: CachedEmbedding | None = None,
-    flips: Sequence[str] = (),
+    cached: Mapping[str, CachedEmbedding] | None = None,
+    poses: Sequence[str] = (),
 ) -> Iterator[NDArray[np.float32]]:
     """Yield for every slice the mean probabilities of all heads `(outputs, Y, X)` on the cropped raw grid.
 
-    All heads work on the same embedding: an ensemble costs one encoder pass, and one more for each flip.
+    All heads work on the same embedding: an ensemble costs one encoder pass, and one more for each pose.
 
     Args:
-        cached: plain embeddings of this case, if they are at hand.
-        flips: axes ("y", "x") mirrored one by one for test-time augmentation.
+        cached: pose -> embeddings of this case that are at hand.
+        poses: that are averaged with the plain one, for test-time augmentation.
     """
-    return _slices(case, heads, labels, source, embedding_readers(case, source, cached, flips))
+    return _slices(case, heads, labels, source, embedding_readers(case, source, cached, poses))
 
 
 def probabilities_of_each(
@@ -68,28 +64,38 @@ def probabilities_of_each(
     heads: Sequence[nn.Module],
     labels: LabelSet,
     source: EncoderSource,
-    cached: CachedEmbedding | None = None,
-    flips: Sequence[str] = (),
+    cached: Mapping[str, CachedEmbedding] | None = None,
+    poses: Sequence[str] = (),
 ) -> Iterator[tuple[NDArray[np.float32], ...]]:
     """Yield for every slice the probabilities of each head, as `slice_probabilities` does their mean.
 
     The heads go side by side: each batch of embeddings is read or encoded once, and held until the last head has the
     slice for which the first head asked for it.
     """
-    readers = embedding_readers(case, source, cached, flips)
+    readers = embedding_readers(case, source, cached, poses)
     tiles = len(tile_grid(case.properties.shape[1:], source.encoding).origins)
     held = len(list(batches_of(tiles, source.device)))  # no slice asks for more new batches
-    shared = [(functools.lru_cache(maxsize=held)(read), flip) for read, flip in readers]
+    shared = [(functools.lru_cache(maxsize=held)(read), pose) for read, pose in readers]
     return zip(*(_slices(case, [head], labels, source, shared) for head in heads), strict=True)
 
 
 def embedding_readers(
-    case: PreprocessedCase, source: EncoderSource, cached: CachedEmbedding | None, flips: Sequence[str]
-) -> list[FlippedReader]:
-    """Return the reader of a case's plain embeddings, and one a flip."""
-    grid = tile_grid(case.properties.shape[1:], source.encoding)
-    plain = cached_reader(cached, source.device) if cached else encoding_reader(case, grid, source)
-    return [(plain, ()), *((encoding_reader(case, grid, source, (flip,)), (flip,)) for flip in flips)]
+    case: PreprocessedCase,
+    source: EncoderSource,
+    cached: Mapping[str, CachedEmbedding] | None,
+    poses: Sequence[str],
+) -> list[PosedReader]:
+    """Return the reader of a case's plain embeddings, and one a pose."""
+    grid, entries = tile_grid(case.properties.shape[1:], source.encoding), cached or {}
+    return [
+        (
+            cached_reader(entries[pose], source.device)
+            if pose in entries
+            else encoding_reader(case, grid, source, pose),
+            pose,
+        )
+        for pose in (PLAIN, *poses)
+    ]
 
 
 @torch.no_grad()
@@ -98,7 +104,7 @@ def _slices(
     heads: Sequence[nn.Module],
     labels: LabelSet,
     source: EncoderSource,
-    readers: Sequence[FlippedReader],
+    readers: Sequence[PosedReader],
 ) -> Iterator[NDArray[np.float32]]:
     grid = tile_grid(case.properties.shape[1:], source.encoding)
     batches = batches_of(count_inputs(case.properties.shape, source.encoding), source.device)
@@ -107,20 +113,20 @@ def _slices(
 
 
 def _mean_probabilities(
-    readers: Sequence[FlippedReader],
+    readers: Sequence[PosedReader],
     indices: Sequence[int],
     heads: Sequence[nn.Module],
     labels: LabelSet,
     source: EncoderSource,
 ) -> torch.Tensor:
     total: torch.Tensor | None = None
-    for read, flip in readers:
+    for read, pose in readers:
         embedding = read(indices)
         for head in heads:
             with torch.autocast(embedding.device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
                 logits = head(embedding)
             probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
-            probabilities = torch.flip(probabilities, [FLIP_AXES[axis] for axis in flip])
+            probabilities = put_back(probabilities, pose)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "a model has at least one head"
     return total.div_(len(readers) * len(heads))

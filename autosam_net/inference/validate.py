@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.plan import Plan
+from autosam_net.data.plan import PLAIN, Plan
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, embed_dataset
+from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
 from autosam_net.inference.export import export_case
 from autosam_net.inference.model import load_head
@@ -24,8 +24,8 @@ from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head, training_split, unlabelled_part
 
-SlicesOf = Callable[[PreprocessedCase, CachedEmbedding], Iterator[NDArray[np.float32]]]
-"""Takes a case and its plain embeddings, yields its slices' probabilities `(outputs, Y, X)` on the cropped raw grid."""
+SlicesOf = Callable[[PreprocessedCase, Mapping[str, CachedEmbedding]], Iterator[NDArray[np.float32]]]
+"""Takes a case and its embeddings by pose, yields slices: probabilities `(outputs, Y, X)` on the cropped raw grid."""
 
 
 def train_and_validate(
@@ -67,11 +67,12 @@ def validate_fold(
     source = EncoderSource(plan.encoding, device)
     head = load_head(folder / "model.safetensors", plan, source)
 
-    def slices_of(case: PreprocessedCase, entry: CachedEmbedding) -> Iterator[NDArray[np.float32]]:
-        return slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.flips)
+    def slices_of(case: PreprocessedCase, entry: Mapping[str, CachedEmbedding]) -> Iterator[NDArray[np.float32]]:
+        return slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses)
 
     output = folder / "validation"
-    return validate_cases(dataset, plan, output, cases, slices_of, device, folders, plan.largest_only())
+    poses = (PLAIN, *plan.encoding.poses)
+    return validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, plan.largest_only())
 
 
 def validate_cases(
@@ -82,17 +83,21 @@ def validate_cases(
     slices_of: SlicesOf,
     device: str,
     folders: Folders,
+    poses: Sequence[str] = (PLAIN,),
     largest_only: Sequence[int] = (),
 ) -> Summary:
     """Write label maps, summary.json and cases.csv of labelled cases into `output`; return the summary.
 
     Embeddings are taken from the cache, and put there for the other heads to use.
 
+    Args:
+        poses: whose embeddings `slices_of` is given.
+
     Raises:
         DatasetError: a case has no label file.
     """
     references = label_files(dataset, cases)
-    entries = embed_dataset(dataset, plan, folders, cases, 1, device)
+    entries = embed_poses(dataset, plan, folders, cases, poses, device)
     embedded = list(zip(cases, entries, strict=True))
     for name, entry in progress(embedded, "validate", len(cases), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)

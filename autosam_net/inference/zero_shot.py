@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Plan
+from autosam_net.data.plan import PLAIN, Plan
 from autosam_net.data.splits import held_out_cases, load_splits
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource
@@ -71,7 +71,7 @@ def zero_shot_fold(
 @torch.no_grad()
 def prompted_slices(
     case: PreprocessedCase,
-    entry: CachedEmbedding,
+    entries: Mapping[str, CachedEmbedding],
     decoder: PromptedDecoder,
     labels: LabelSet,
     source: EncoderSource,
@@ -82,7 +82,7 @@ def prompted_slices(
     Every encoder input is prompted by what the reference has in it: a tile of a slice for itself, and for a class or
     region that is not in it there is no prompt and no mask.
     """
-    grid = tile_grid(case.properties.shape[1:], source.encoding)
+    entry, grid = entries[PLAIN], tile_grid(case.properties.shape[1:], source.encoding)
     read = cached_reader(entry, source.device)
 
     def tile(index: int) -> torch.Tensor:

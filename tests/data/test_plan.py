@@ -58,7 +58,7 @@ def test_another_version_is_named_before_its_other_structure(plan: Plan, tmp_pat
     with pytest.raises(PlanError, match="key 'keep_largest' is missing"):
         load_plan(tmp_path / "plan.json")
     write_json(tmp_path / "plan.json", content | {"version": 1})
-    with pytest.raises(PlanError, match=r"plan of version 1, expected 2\. Plan again with --replan"):
+    with pytest.raises(PlanError, match=r"plan of version 1, expected 3\. Plan again with --replan"):
         load_plan(tmp_path / "plan.json")
     write_json(tmp_path / "plan.json", [])
     with pytest.raises(PlanError, match="expected an object"):

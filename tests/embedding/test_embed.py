@@ -40,7 +40,7 @@ def test_the_embeddings_of_image_are_the_views_themselves(prepared: Prepared) ->
     grid = tile_grid(case.properties.shape[1:], plan.encoding)
     inputs = rgb_inputs(case.image, grid, plan.encoding.rgb, range(count))
     np.testing.assert_array_equal(plain.embedding.rows(range(count)), inputs.astype(np.float16))
-    drawn, labels = draw_view(inputs[0], plain.labels.row(0), view_seed(name, 0, 1))
+    drawn, labels = draw_view(inputs[0], plain.labels.row(0), view_seed(name, 0, 1), plan.encoding.rotation)
     np.testing.assert_array_equal(view.embedding.row(0), drawn.astype(np.float16))
     np.testing.assert_array_equal(view.labels.row(0), labels)
 

@@ -23,15 +23,15 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_generators_alone() ->
     expected = np.random.random(), random.random()
     np.random.seed(3)
     random.seed(3)
-    first = draw_view(image, labels, 11)
+    first = draw_view(image, labels, 11, 180.0)
     assert (np.random.random(), random.random()) == expected
-    second = draw_view(image, labels, 11)
+    second = draw_view(image, labels, 11, 180.0)
     assert first[0].tobytes() == second[0].tobytes() and first[1].tobytes() == second[1].tobytes()
 
 
 def test_views_differ_stay_in_range_and_move_image_and_labels_together() -> None:
     image, labels = example()
-    views = [draw_view(image, labels, seed) for seed in range(8)]
+    views = [draw_view(image, labels, seed, 180.0) for seed in range(8)]
     assert len({view.tobytes() for view, _ in views}) == 8
     for view, moved in views:
         assert view.shape == image.shape and view.dtype == np.float32
@@ -44,3 +44,22 @@ def test_seeds_differ_by_case_slice_and_view() -> None:
     seeds = {view_seed(case, index, view) for case in "ab" for index in range(5) for view in range(5)}
     assert len(seeds) == 50
     assert max(seeds) < 2**32
+
+
+def test_views_are_turned_no_further_than_asked_for() -> None:
+    angles = {limit: [abs(tilt(draw_view(*pointer(), seed, limit)[1])) for seed in range(24)] for limit in (0.0, 180.0)}
+    assert max(angles[0.0]) < 20  # scaling and elastic deformation tilt a little
+    assert max(angles[180.0]) > 120
+
+
+def pointer() -> tuple[np.ndarray, np.ndarray]:
+    """Return a flat image, and labels whose larger part (1) lies left of the smaller (2)."""
+    labels = np.zeros((64, 64), np.uint8)
+    labels[28:36, 20:32], labels[28:36, 32:44] = 1, 2
+    return np.zeros((3, 64, 64), np.float32), labels
+
+
+def tilt(labels: np.ndarray) -> float:
+    """Return the direction from label 1 to label 2 in degrees."""
+    step = np.argwhere(labels == 2).mean(axis=0) - np.argwhere(labels == 1).mean(axis=0)
+    return float(np.degrees(np.arctan2(*step)))

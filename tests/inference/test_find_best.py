@@ -142,7 +142,7 @@ def test_a_changed_plan_is_refused_but_not_moved_weights(prepared: Prepared, cha
     moved = replace(prepared.plan.encoding, weights="/elsewhere/tiny.pth")
     write_json(folder / "linear" / "plan.json", replace(prepared.plan, encoding=moved))
     assert read_best(folder) == best
-    flipped = replace(prepared.plan.encoding, flips=("x",))
+    flipped = replace(prepared.plan.encoding, poses=("flip_x",))
     write_json(folder / "linear" / "plan.json", replace(prepared.plan, encoding=flipped))
     with pytest.raises(ModelError, match="out of date, the plan of linear was changed since"):
         read_best(folder)

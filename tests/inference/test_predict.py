@@ -11,6 +11,7 @@ from torch import nn
 
 from autosam_net.data.case import CaseProperties, PreprocessedCase
 from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import PLAIN, POSES
 from autosam_net.data.volume import Geometry
 from autosam_net.embedding import embed
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, preprocessed_cases
@@ -75,17 +76,22 @@ def test_cached_and_fresh_embeddings_predict_the_same(
 ) -> None:
     labels = LabelSet({"background": 0, "a": 1})
     (entry,) = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, [case.properties.name])
-    fresh, cached = (list(slice_probabilities(case, [Position()], labels, source, known)) for known in (None, entry))
+    fresh, cached = (
+        list(slice_probabilities(case, [Position()], labels, source, known)) for known in (None, {PLAIN: entry})
+    )
     np.testing.assert_allclose(np.stack(fresh), np.stack(cached), atol=5e-3)
 
 
-def test_flips_come_back_to_their_place(case: PreprocessedCase, source: EncoderSource) -> None:
+@pytest.mark.parametrize("pose", POSES)
+def test_what_is_seen_in_a_pose_comes_back_to_its_place(
+    case: PreprocessedCase, source: EncoderSource, pose: str
+) -> None:
     labels = LabelSet({"background": 0, "a": 1})
-    plain, flipped = (
-        np.stack(list(slice_probabilities(case, [Position()], labels, source, flips=flips))) for flips in ((), ("x",))
+    plain, posed = (
+        np.stack(list(slice_probabilities(case, [Position()], labels, source, poses=poses))) for poses in ((), (pose,))
     )
-    correlation = np.corrcoef(plain[:, 1].ravel(), flipped[:, 1].ravel())[0, 1]
-    assert 0.8 < correlation < 1 - 1e-6
+    correlation = np.corrcoef(plain[:, 1].ravel(), posed[:, 1].ravel())[0, 1]
+    assert 0.6 < correlation < 1 - 1e-6
 
 
 def test_the_encoder_runs_once_for_any_number_of_heads(
@@ -110,10 +116,10 @@ def test_heads_side_by_side_share_the_encoder_and_have_the_ensemble_as_their_mea
     passes = []
     plain_forward = source.encoder.forward
     monkeypatch.setattr(source.encoder, "forward", lambda images: passes.append(len(images)) or plain_forward(images))
-    together = list(slice_probabilities(case, heads, labels, source, flips=("x",)))
+    together = list(slice_probabilities(case, heads, labels, source, poses=("flip_x", "turn_90")))
     for_the_ensemble = passes.copy()
     passes.clear()
-    apart = list(probabilities_of_each(case, heads, labels, source, flips=("x",)))
+    apart = list(probabilities_of_each(case, heads, labels, source, poses=("flip_x", "turn_90")))
     assert passes == for_the_ensemble
     np.testing.assert_allclose(np.stack([np.mean(each, axis=0) for each in apart]), np.stack(together), atol=1e-5)
 

@@ -8,6 +8,7 @@ import torch
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, preprocessed_cases
 from autosam_net.imageio import read_label
@@ -46,7 +47,7 @@ def segment(
     prepared: Prepared, case: PreprocessedCase, entry: CachedEmbedding, labels: LabelSet, options: PromptOptions = BOX
 ) -> np.ndarray:
     source = EncoderSource(prepared.plan.encoding, "cpu")
-    return label_map(prompted_slices(case, entry, fill, labels, source, options), case.properties, labels)
+    return label_map(prompted_slices(case, {PLAIN: entry}, fill, labels, source, options), case.properties, labels)
 
 
 def reference_of(prepared: Prepared, case: PreprocessedCase) -> np.ndarray:
@@ -71,7 +72,7 @@ def test_boxes_come_back_around_their_classes_on_the_raw_grid(
 def test_regions_are_outputs_of_their_own(prepared: Prepared, case: PreprocessedCase, entry: CachedEmbedding) -> None:
     regions = LabelSet({"background": 0, "whole": (1, 2, 3), "left": (2, 3)}, (1, 2))
     source = EncoderSource(prepared.plan.encoding, "cpu")
-    first = next(prompted_slices(case, entry, fill, regions, source, BOX))
+    first = next(prompted_slices(case, {PLAIN: entry}, fill, regions, source, BOX))
     assert first.shape == (2, *case.properties.cropped_shape[1:])
     assert ((first[1] > 0.5) <= (first[0] > 0.4)).all(), "they may overlap"
     assert (segment(prepared, case, entry, regions)[reference_of(prepared, case) >= 2] == 2).mean() > 0.95

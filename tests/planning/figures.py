@@ -34,7 +34,7 @@ def case(
     calibrated: bool = True,
 ) -> CaseFingerprint:
     classes = {
-        name: ClassStats(1000, 1e4, 1, 1e4, (extent, extent, extent), (5, 20, 20))
+        name: ClassStats(1000, 1e4, 1, 1e4, (extent, extent, extent), (5, 20, 20), (0.0, 0.0, 0.0))
         for name, extent in (extents if extents is not None else {"organ": 60.0}).items()
     }
     stats = channels or (intensities(),)

@@ -24,9 +24,9 @@ def test_costs_grow_with_the_data() -> None:
 def test_the_encoder_runs_once_for_every_view() -> None:
     plan = make_plan(dataset(), figures(10), probe(seconds=0.5))
     found = estimate_costs(plan, figures(10), probe(seconds=0.5))["encode"]
-    assert found.seconds == rounded((80 * 6 + 20) * 0.5)
+    assert found.seconds == rounded((80 * 12 + 20 * 4) * 0.5)
     plain = replace(plan, encoding=replace(plan.encoding, maximum_views=1))
-    assert estimate_costs(plain, figures(10), probe(seconds=0.5))["encode"].seconds == 50.0
+    assert estimate_costs(plain, figures(10), probe(seconds=0.5))["encode"].seconds == 80.0
 
 
 def test_views_without_an_encoder_cost_disk_only() -> None:

@@ -83,8 +83,8 @@ def test_what_the_user_asks_for_is_planned(tmp_path: Path) -> None:
 def test_the_probed_input_is_the_planned_one() -> None:
     preprocessing, encoding, _ = choose_inputs(dataset(), fingerprint(), machine(), None, None)
     plan = plan_of(fingerprint())
-    budget = {"maximum_views": 1, "slice_budget": 1}
-    assert (plan.preprocessing, replace(plan.encoding, **budget)) == (preprocessing, encoding)
+    later = {"maximum_views": 1, "slice_budget": 1, "poses": ()}  # hang on its speed and the size of its embeddings
+    assert (plan.preprocessing, replace(plan.encoding, **later)) == (preprocessing, encoding)
 
 
 def test_labels_keep_their_order() -> None:

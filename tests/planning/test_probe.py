@@ -16,7 +16,7 @@ LABELS = LabelSet({"background": 0, "organ": 1})
 
 
 def encoding(weights: Path) -> Encoding:
-    return Encoding(TINY, str(weights), 64, 0.25, (RgbSource(0),) * 3, maximum_views=1, slice_budget=1)
+    return Encoding(TINY, str(weights), 64, 0.25, (RgbSource(0),) * 3, maximum_views=1, slice_budget=1, rotation=180.0)
 
 
 def test_the_machine_is_described(tmp_path: Path) -> None:

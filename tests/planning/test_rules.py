@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -162,19 +164,27 @@ def test_folds_shrink_with_few_patients() -> None:
     assert rules.choose_folds(groups, 2)[0] == 2
 
 
-def test_flips_only_on_a_gpu_in_two_dimensions() -> None:
-    assert rules.choose_flips(ULTRASOUND, machine())[0] == ()
-    assert rules.choose_flips(ULTRASOUND, machine("cuda"))[0] == ("x",)
-    assert rules.choose_flips(ACDC, machine("cuda"))[0] == ()
+def test_poses_are_averaged_where_any_is_expected_and_the_disk_holds_them() -> None:
+    some = machine(disk_mib=1e5)
+    assert rules.choose_poses(ACDC, ENCODING, 1000, some)[0] == ("turn_90", "turn_180", "turn_270")
+    poses, reason = rules.choose_poses(ACDC, ENCODING, 10**5, some)
+    assert poses == () and has_figures(reason)
 
 
-ENCODING = Encoding("lite_medsam", None, 256, 0.25, rules.THRICE, 1, 1)
+def test_where_all_lie_alike_only_a_gpu_mirrors_2d_images() -> None:
+    alike = replace(ENCODING, rotation=rules.SAME_POSE)
+    assert rules.choose_poses(ULTRASOUND, alike, 100, machine())[0] == ()
+    assert rules.choose_poses(ULTRASOUND, alike, 100, machine("cuda"))[0] == ("flip_x",)
+    assert rules.choose_poses(ACDC, alike, 100, machine("cuda"))[0] == ()
+
+
+ENCODING = Encoding("lite_medsam", None, 256, 0.25, rules.THRICE, 1, 1, 180.0)
 
 
 def test_views_fit_the_time() -> None:
     encoding, reason = rules.choose_views(ENCODING, inputs=100, folds=5, seconds=0.5, disk_mib=1e6)
     assert encoding.slice_budget == 1800
-    assert encoding.views_for(80) == 6
+    assert encoding.views_for(80) == 12
     assert "1800 passes of 0.5 s fit 15 minutes" in reason
     assert rules.choose_views(ENCODING, 1000, 5, 0.5, 1e6)[0].views_for(800) == 2
 
@@ -204,7 +214,7 @@ def test_noise_in_the_measurement_leaves_the_budget() -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "patients", "factor"),
-    [(1, 1, 1.0), (100, 5, 1.0), (400, 5, 2.0), (1600, 5, 4.0), (10**6, 5, 4.0), (80, 80, 4.0), (20, 20, 2.0)],
+    [(1, 1, 1.0), (100, 5, 1.0), (400, 5, 2.0), (1600, 5, 2.5), (10**6, 5, 2.5), (80, 80, 2.5), (20, 20, 2.0)],
 )
 def test_epochs_grow_with_the_training_inputs_and_patients(inputs: int, patients: int, factor: float) -> None:
     found, reason = rules.choose_head("cnn", RECIPES["cnn"], inputs, patients, largest=30.0)
@@ -246,6 +256,35 @@ def test_only_classes_of_one_piece_in_every_case_lose_their_other_components(
 def test_regions_keep_every_component() -> None:
     regions = LabelSet({"background": 0, "organ": (1, 2), "core": 2}, (1, 2))
     assert rules.choose_keep_largest(shares(1.0, 1.0), regions)[0] == ()
+
+
+def lying(directions: Sequence[float], patients: int = 10) -> Fingerprint:
+    """Return a fingerprint of cases whose second class lies in these directions (degrees) from the first."""
+    cases = []
+    for index, direction in enumerate(directions):
+        entry = case(f"case{index}", extents={"first": 60.0, "second": 60.0})
+        place = (5.0, 90 + 30 * math.sin(math.radians(direction)), 90 + 30 * math.cos(math.radians(direction)))
+        classes = {
+            "first": replace(entry.classes["first"], centroid_mm=(50.0, 90.0, 90.0)),
+            "second": replace(entry.classes["second"], centroid_mm=place),
+        }
+        cases.append(replace(entry, classes=classes))
+    groups = {entry.name: str(index % patients) for index, entry in enumerate(cases)}
+    return replace(fingerprint(*cases, groups=groups), presence={"first": len(cases), "second": len(cases)})
+
+
+@pytest.mark.parametrize(
+    ("directions", "expected"), [([170, 175, 180, -170, -175] * 2, 30.0), ([0, 40, 80, 120, 160] * 2, 180.0)]
+)
+def test_views_are_turned_little_where_all_patients_lie_alike(directions: list[float], expected: float) -> None:
+    rotation, reason = rules.choose_rotation(lying(directions), 0)
+    assert rotation == expected
+    assert "from first to second" in reason
+
+
+def test_any_pose_is_expected_of_few_patients_and_of_one_class() -> None:
+    assert rules.choose_rotation(lying([10] * 10, patients=4), 0)[0] == 180.0
+    assert rules.choose_rotation(fingerprint(), 0)[0] == 180.0
 
 
 def test_precision_is_explained() -> None:

@@ -15,7 +15,7 @@ SINGLE = (RgbSource(0), RgbSource(0), RgbSource(0))
 
 
 def encoding(size: int = 64, overlap: float = 0.25, rgb: tuple[RgbSource, RgbSource, RgbSource] = SINGLE) -> Encoding:
-    return Encoding("any", None, size, overlap, rgb, maximum_views=1, slice_budget=1)
+    return Encoding("any", None, size, overlap, rgb, maximum_views=1, slice_budget=1, rotation=180.0)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([0.0, 0.25, 0.5]))
