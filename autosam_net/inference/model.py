@@ -48,14 +48,14 @@ class Model:
     Attributes:
         heads: of all folds and configurations; their probabilities are averaged.
         poses: that are averaged with the plain one, for test-time augmentation, from the plan.
-        largest_only: label values of which only the largest connected component is kept.
+        largest_only: groups of label values of which only the largest connected component is kept.
     """
 
     plan: Plan
     heads: tuple[nn.Module, ...]
     source: EncoderSource
     poses: tuple[str, ...] = ()
-    largest_only: tuple[int, ...] = ()
+    largest_only: tuple[tuple[int, ...], ...] = ()
 
     def without_augmentation(self) -> Model:
         """Return the same model without test-time augmentation."""
