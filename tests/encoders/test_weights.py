@@ -79,9 +79,7 @@ def remote(
     return entry
 
 
-def test_a_download_lands_in_the_cache_and_is_made_once(
-    remote: EncoderEntry, cache: Path, server: Remote
-) -> None:
+def test_a_download_lands_in_the_cache_and_is_made_once(remote: EncoderEntry, cache: Path, server: Remote) -> None:
     path = weights.find_weights("remote")
     assert path == cache / "remote.pth"
     assert path.read_bytes() == CONTENT
@@ -143,9 +141,7 @@ def test_a_server_that_does_not_end_is_left(remote: EncoderEntry, cache: Path, s
 
 
 @pytest.mark.parametrize("begun", [b"", b"something else"])
-def test_other_bytes_are_refused_and_removed(
-    remote: EncoderEntry, cache: Path, server: Remote, begun: bytes
-) -> None:
+def test_other_bytes_are_refused_and_removed(remote: EncoderEntry, cache: Path, server: Remote, begun: bytes) -> None:
     cache.mkdir()
     (cache / "remote.pth.part").write_bytes(begun)
     server.body = CONTENT if begun else CONTENT[:-1] + b"x"
@@ -154,12 +150,16 @@ def test_other_bytes_are_refused_and_removed(
     assert list(cache.iterdir()) == []
 
 
-def test_a_server_that_is_not_there(remote: EncoderEntry, cache: Path, register: Callable[[EncoderEntry], None]) -> None:
+def test_a_server_that_is_not_there(
+    remote: EncoderEntry, cache: Path, register: Callable[[EncoderEntry], None]
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # nobody listens
         url = f"http://127.0.0.1:{free.getsockname()[1]}/remote.pth"
         register(replace(remote, weights=replace(remote.weights, url=url)))
-        with pytest.raises(WeightsError, match=r"^remote: the download failed \(.*Failed to establish.*--weights FILE\.$"):
+        with pytest.raises(
+            WeightsError, match=r"^remote: the download failed \(.*Failed to establish.*--weights FILE\.$"
+        ):
             weights.find_weights("remote")
     assert list(cache.iterdir()) == []
 
