@@ -11,7 +11,6 @@ from autosam_net.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from autosam_net.inference.model import Model
-    from autosam_net.training.run import ModelFolder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         help="one or several trained models, e.g. vit cnn (default: what autosam_find_best_configuration chose)",
     )
-    parser.add_argument("-m", "--model", type=Path, help="a model's folder, instead of -d and -c")
+    parser.add_argument("-m", "--model", type=Path, help="a model's folder or zip, instead of -d and -c")
+    parser.add_argument("--weights", type=Path, help="with a zip: the encoder's weights, if not the published ones")
     parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
@@ -53,11 +53,13 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _model(arguments: argparse.Namespace) -> Model:
-    from autosam_net.inference.model import load_chosen_models, load_model_folders, models_of
+    from autosam_net.inference.model import load_chosen_models, models_of
     from autosam_net.training.run import list_models
 
     if arguments.model is not None:
-        return load_model_folders([_model_folder(arguments)], arguments.folds, device_of(arguments))
+        return _named_model(arguments)
+    if arguments.weights is not None:
+        raise UsageError(f"--weights {arguments.weights}: goes with -m model.zip; else plan.json names the weights.")
     folders = folders_of(arguments)
     models = list(list_models(folders)) if arguments.dataset is None else models_of(arguments.dataset, folders)
     if len({model.path.parent for model in models}) > 1:
@@ -70,12 +72,20 @@ def _model(arguments: argparse.Namespace) -> Model:
     )
 
 
-def _model_folder(arguments: argparse.Namespace) -> ModelFolder:
+def _named_model(arguments: argparse.Namespace) -> Model:
+    """Return the model that -m names, a zip or a folder."""
+    from autosam_net.inference.model import load_model_folders
+    from autosam_net.inference.package import load_model_zip
     from autosam_net.training.run import ModelFolder
 
+    path, folds = arguments.model, arguments.folds
     if arguments.dataset is not None or arguments.configuration is not None:
-        raise UsageError(f"-m {arguments.model}: names the model already. Leave -d and -c out.")
-    model = ModelFolder(arguments.model)
+        raise UsageError(f"-m {path}: names the model already. Leave -d and -c out.")
+    if path.is_file():
+        return load_model_zip(path, folds, device_of(arguments), arguments.weights)
+    if arguments.weights is not None:
+        raise UsageError(f"--weights {arguments.weights}: goes with a zip; {path / 'plan.json'} names the weights.")
+    model = ModelFolder(path)
     if not model.trained_folds():
-        raise ModelError(f"{arguments.model}: no trained folds here. Give a folder like results/Dataset027_ACDC/cnn.")
-    return model
+        raise ModelError(f"{path}: no trained folds here. Give a zip, or a folder like results/Dataset027_ACDC/cnn.")
+    return load_model_folders([model], folds, device_of(arguments))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -18,15 +19,15 @@ from autosam_net.data.plan import Plan, load_plan
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
-from autosam_net.errors import DatasetError, ModelError, UsageError, WeightsError
+from autosam_net.errors import DatasetError, ModelError, PlanError, UsageError, WeightsError
 from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
-from autosam_net.inference.best import BEST_FILE, read_best
+from autosam_net.inference.best import BEST_FILE, Best, read_best
 from autosam_net.inference.export import export_case, label_map
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import slice_probabilities
-from autosam_net.jsonio import to_json, write_json
+from autosam_net.jsonio import from_json, to_json, write_json
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import preprocess_case
@@ -36,6 +37,7 @@ from autosam_net.training.run import ModelFolder, fit_together, list_models
 from autosam_net.training.train import MODEL_VERSION, head_shape, trained_by
 
 log = logging.getLogger(__name__)
+HEAD_METADATA: dict[str, Any] = {"head": str, "settings": dict[str, float], "encoder": str, "encoder_sha256": str}
 
 
 @dataclass(frozen=True)
@@ -174,14 +176,37 @@ def load_chosen_models(
     """Return the model of those called `names` among a data set's; if None, of the best, or else of the only one.
 
     Raises:
-        ModelError: as `choose_models`, `read_best` and `load_model_folders` do.
+        ModelError: as `select_models` and `load_model_folders` do.
+    """
+    selection = select_models(models, names, folds, where)
+    model = load_model_folders(selection.models, selection.folds, device)
+    if (best := selection.best) is None:
+        return model
+    log.info("%s: %s", BEST_FILE, best.description)
+    return replace(model, largest_only=model.plan.largest_only(best.choice.keep_largest))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Models and folds (all trained ones if None) that predict together; `best`, where its choice decided that."""
+
+    models: list[ModelFolder]
+    folds: Sequence[str] | None
+    best: Best | None = None
+
+
+def select_models(
+    models: Sequence[ModelFolder], names: Sequence[str] | None, folds: Sequence[str] | None, where: str
+) -> Selection:
+    """Return those called `names` among a data set's models; if None, the best ones, or else the only one.
+
+    Raises:
+        ModelError: as `choose_models` and `read_best` do.
     """
     best = read_best(models[0].path.parent) if models and names is None else None
     if best is None:
-        return load_model_folders(choose_models(models, names, where), folds, device)
-    log.info("%s: %s", BEST_FILE, best.description)
-    model = load_model_folders(choose_models(models, best.choice.configurations, where), folds or best.folds, device)
-    return replace(model, largest_only=model.plan.largest_only(best.choice.keep_largest))
+        return Selection(choose_models(models, names, where), folds)
+    return Selection(choose_models(models, best.choice.configurations, where), folds or best.folds, best)
 
 
 def models_of(dataset: int | str, folders: Folders) -> list[ModelFolder]:
@@ -288,8 +313,7 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     Raises:
         ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
     """
-    tensors, metadata = load_tensors(file)
-    _check_metadata(file, metadata, plan)
+    tensors, metadata = read_head(file, plan)
     weights = source.encoder.mask_decoder_weights
     head = build_head(metadata["head"], head_shape(plan), metadata["settings"], weights)
     try:
@@ -299,9 +323,25 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     return head.to(source.device).eval()
 
 
+def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and metadata of a trained head; the encoder need not be there.
+
+    Raises:
+        ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
+    """
+    tensors, metadata = load_tensors(file)
+    _check_metadata(file, metadata, plan)
+    return tensors, metadata
+
+
 def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None:
     if (found := metadata.get("version")) != MODEL_VERSION:
         raise ModelError(f"{file}: model of version {found}, expected {MODEL_VERSION}. Train this fold again.")
+    for key, kind in HEAD_METADATA.items():
+        try:
+            from_json(kind, metadata.get(key), f"{file}: {key}")
+        except PlanError as error:
+            raise ModelError(f"{error}. Train this fold again.") from error
     expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     if metadata["encoder_sha256"] != expected:
         raise ModelError(
