@@ -48,7 +48,7 @@ def export_onnx(model: Model, target: Path) -> float:
     """Write a model as an ONNX graph in float32; return by how much onnxruntime's logits differ from torch's.
 
     Input `images` (N, 3, S, S) in [0, 1], output `logits` (N, outputs, S, S), any N; the plan stands in the metadata
-    under `autosam_net`. Preprocessing, tiles, mirroring and post-processing are not in the graph.
+    under `autosam_net`. Preprocessing, tiles, poses and post-processing are not in the graph.
 
     Raises:
         ModelError: a head cannot be exported, the graph is too large for a file, or it computes something else.
