@@ -50,6 +50,7 @@ def _learn(model: ModelFolder, dataset: DatasetSpec, device: str, folders: Folde
     from autosam_net.data.fingerprint import load_groups
     from autosam_net.data.plan import load_plan
     from autosam_net.inference.calibrate import calibrate, has_confidences
+    from autosam_net.inference.model_card import write_model_card
     from autosam_net.inference.validate import validate_fold
     from autosam_net.jsonio import read_json
 
@@ -57,7 +58,9 @@ def _learn(model: ModelFolder, dataset: DatasetSpec, device: str, folders: Folde
         held_out = tuple(read_json(folder / "run.json")["held_out"])
         if held_out and not has_confidences(folder):
             validate_fold(dataset, load_plan(model.plan_file), folder, held_out, device, folders)
-    return calibrate(model, load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json"))
+    learnt = calibrate(model, load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json"))
+    write_model_card(model, dataset, folders)
+    return learnt
 
 
 def _table(learnt: dict[str, ExpectedDice]) -> str:

@@ -1,6 +1,7 @@
 """The Dice to expect of a prediction without a reference, learnt from the validation cases of cross-validation.
 
-One line a class, from the confidence of a single head to the Dice of its prediction, by ridge regression. In an
+One line a class, from the confidence of a single head to the Dice of its prediction, by ridge regression with slopes
+that are not negative. In an
 ensemble each member is judged by itself and the mean is taken: probabilities that are averaged are less sure than those
 that the line was learnt from, and would be taken for bad ones.
 """
@@ -151,12 +152,21 @@ def _line(pairs: Sequence[tuple[Confidence | None, float | None]]) -> Line:
 
 
 def _ridge(features: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the slopes `(features)` of a ridge regression on standardised features `(cases, features)`."""
+    """Return the slopes `(features)` of a ridge regression on standardised features `(cases, features)`.
+
+    None is below zero: a prediction that is surer of itself is never expected to be worse, however much the features
+    resemble each other in a few cases.
+    """
+    from scipy.optimize import nnls
+
     spread = features.std(axis=0)
     spread[spread < 1e-6] = np.inf  # what does not vary teaches nothing
     scaled = (features - features.mean(axis=0)) / spread
-    penalty = RIDGE * np.eye(features.shape[1])
-    return np.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ (target - target.mean())) / spread
+    count = features.shape[1]
+    slopes, _ = nnls(
+        np.vstack([scaled, np.sqrt(RIDGE) * np.eye(count)]), np.append(target - target.mean(), np.zeros(count))
+    )
+    return slopes / spread
 
 
 def _judge(

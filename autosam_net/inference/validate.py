@@ -21,6 +21,7 @@ from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
 from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
 from autosam_net.inference.model import load_head
+from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
@@ -53,6 +54,7 @@ def train_and_validate(
     plan = plan.for_configuration(configuration)
     folder = train_head(dataset, plan, configuration, fold, options, folders)
     if not held_out or (options.resume and (folder / "validation" / "summary.json").is_file()):
+        write_model_card(ModelFolder(folder.parent), dataset, folders)
         return folder, None
     return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
 
@@ -62,7 +64,8 @@ def validate_fold(
 ) -> Summary:
     """Write `validation/` in a fold's folder: label maps, summary.json and cases.csv; return the summary.
 
-    Then the model learns from the validation cases of all its folds which Dice to expect of its predictions.
+    Then the model learns from the validation cases of all its folds which Dice to expect of its predictions, and its
+    card is written.
 
     Args:
         plan: as the fold's configuration follows it (`Plan.for_configuration`).
@@ -83,7 +86,9 @@ def validate_fold(
     summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, plan.largest_only())
     rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
     replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
-    calibrate(ModelFolder(folder.parent), load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json"))
+    model = ModelFolder(folder.parent)
+    calibrate(model, load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json"))
+    write_model_card(model, dataset, folders)
     return summary
 
 
