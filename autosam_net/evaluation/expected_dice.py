@@ -1,9 +1,8 @@
 """The Dice to expect of a prediction without a reference, learnt from the validation cases of cross-validation.
 
 One line a class, from the confidence of a single head to the Dice of its prediction, by ridge regression with slopes
-that are not negative. In an
-ensemble each member is judged by itself and the mean is taken: probabilities that are averaged are less sure than those
-that the line was learnt from, and would be taken for bad ones.
+that are not negative. In an ensemble each member is judged by itself and the mean is taken: probabilities that are
+averaged are less sure than those that the line was learnt from, and would be taken for bad ones.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ EXPECTED_DICE_FILE = "expected_dice.json"
 MINIMUM_PATIENTS = 5  # fewer say too little about others
 RIDGE = 1.0  # on standardised features, as strong as one case: little for forty cases, much for five
 BAD_QUANTILE = 0.25
+ROUNDING = 1e-6
 
 Confidences = Mapping[str, Confidence | None]
 """Class -> confidence, None where the prediction has not the class."""
@@ -112,6 +112,11 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
+def is_bad(mean: float | None, threshold: float | None) -> bool | None:
+    """Return whether a mean Dice is below the threshold by more than rounding, None where one of both is unknown."""
+    return None if mean is None or threshold is None else mean < threshold - ROUNDING
+
+
 def learn(cases: Sequence[ValidationCase]) -> ExpectedDice | None:
     """Return what the cases teach, judged patient by patient; None where they are of too few patients."""
     patients = {case.patient for case in cases}
@@ -175,7 +180,7 @@ def _judge(
     judged = [case for case in cases if case.name in true and expected[case.name] is not None]
     dice = [true[case.name] for case in judged]
     guess = [value for case in judged if (value := expected[case.name]) is not None]
-    bad, flagged = (np.array(values) < threshold for values in (dice, guess))
+    bad, flagged = (np.array([is_bad(value, threshold) for value in values], bool) for values in (dice, guess))
     return Judgement(
         rank_correlation=_spearman(guess, dice),
         agreement=_spearman([_mean_confidence(case, "agreement") for case in judged], dice),
@@ -225,4 +230,4 @@ def expect(members: Sequence[tuple[ExpectedDice | None, Confidences]]) -> tuple[
     dices = [entry.of_case(confidences) for entry, confidences in learnt]
     classes = {name: mean_of(dice.get(name) for dice in dices) for name in members[0][1]}
     mean, threshold = mean_of(classes.values()), mean_of(entry.threshold for entry, _ in learnt)
-    return classes, None if mean is None or threshold is None else mean < threshold
+    return classes, is_bad(mean, threshold)

@@ -17,6 +17,7 @@ from autosam_net.evaluation.expected_dice import (
     EXPECTED_DICE_FILE,
     ExpectedDice,
     ValidationCase,
+    is_bad,
     learn,
     leave_patients_out,
     mean_of,
@@ -52,8 +53,7 @@ def calibrate(model: ModelFolder, patients: Mapping[str, str]) -> ExpectedDice |
     for folder, of_fold in cases.items():
         rows: dict[tuple[str, str], Mapping[str, object]] = {}
         for case in of_fold:
-            mean = mean_of(expected[case.name].values())
-            bad = None if mean is None else mean < learnt.threshold
+            bad = is_bad(mean_of(expected[case.name].values()), learnt.threshold)
             rows |= confidence_rows(case.name.rpartition("/")[2], case.confidences, expected[case.name], bad)
         replace_columns(_table(folder), CONFIDENCE, rows)
     write_json(model.path / EXPECTED_DICE_FILE, learnt)

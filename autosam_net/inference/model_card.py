@@ -122,12 +122,12 @@ def _fold_facts(fold: str, run: Mapping[str, Any], patients: Mapping[str, str]) 
         name=fold,
         train=len(run["trained_on"]),
         train_patients=_count_patients(run["trained_on"], patients),
-        unlabelled=len(run["unlabelled"]),
+        unlabelled=len(run.get("unlabelled", ())),  # models of the first days have none
         held_out=len(run["held_out"]),
         held_out_patients=_count_patients(run["held_out"], patients),
         seed=run["options"]["seed"],
         iterations=run["iterations"],
-        minutes=sum(run["seconds"].values()) / 60,
+        minutes=(run["seconds"]["encoding"] + run["seconds"]["training"]) / 60,
     )
 
 
