@@ -69,16 +69,15 @@ def _table(learnt: dict[str, ExpectedDice]) -> str:
     from autosam_net.evaluation.report import as_text
 
     table = Table(title="rank correlation with the true mean Dice (Spearman), patients left out")
-    headings = ("cases", "patients", "expected", "agreement", "certainty", "mean error", "bad", "flagged", "rightly")
-    table.add_column("model", overflow="fold")
+    headings = ("cases", "expected", "agreement", "certainty", "error", "bad", "flagged", "rightly")
+    table.add_column("model", no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right")
     for name, entry in learnt.items():
         judged = entry.judgement
         correlations = _figures((judged.rank_correlation, judged.agreement, judged.certainty))
         counts = (judged.bad, judged.flagged, judged.rightly_flagged)
-        sizes = (str(entry.cases), str(entry.patients))
-        table.add_row(name, *sizes, *correlations, f"{judged.mean_error:.3f}", *map(str, counts))
+        table.add_row(name, str(entry.cases), *correlations, f"{judged.mean_error:.3f}", *map(str, counts))
     return as_text(table)
 
 
