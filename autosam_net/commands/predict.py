@@ -66,7 +66,8 @@ def _said_of_quality(output: Path) -> str:
     flags = {case: row.get("flag") for (case, _), row in read_rows(output / CASES_FILE).items()}
     bad = [case for case, flag in flags.items() if flag == "bad"]
     if not any(flags.values()):
-        return f"no expected Dice: the model has validation cases of fewer than {MINIMUM_PATIENTS} patients"
+        few = f"fewer than {MINIMUM_PATIENTS} patients were held out, or validated by an earlier version"
+        return f"no expected Dice: {few} (autosam_calibrate)"
     named = f": {', '.join(bad[:10])}{' ...' * (len(bad) > 10)}" if bad else ""
     return f"{len(bad)} of {len(flags)} cases are flagged as bad in {output / CASES_FILE}{named}"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autosam_net.errors import DatasetError
 from autosam_net.evaluation.confidence import Confidence
 from autosam_net.evaluation.expected_dice import Confidences, Dice, mean_of
 from autosam_net.evaluation.metrics import ClassMetrics
@@ -23,15 +25,22 @@ Rows = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the rows of a table, of the columns known here; nothing where it is missing or another table."""
+    """Return the rows of a table, of the columns known here; nothing where it is missing or another table.
+
+    Raises:
+        DatasetError: the file is no table.
+    """
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {*KEY} <= {*(reader.fieldnames or ())}:
-            return {}
-        known = [name for name in (*METRICS, *CONFIDENCE) if name in (reader.fieldnames or ())]
-        return {(row["case"], row["class"]): {name: row[name] or "" for name in known} for row in reader}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            rows = [row for row in reader if row.get("case") and row.get("class")]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: not a table ({error}). Remove it, it is written anew.") from error
+    known = [name for name in (*METRICS, *CONFIDENCE) if name in columns]
+    return {(row["case"], row["class"]): {name: row[name] or "" for name in known} for row in rows}
 
 
 def replace_columns(path: Path, columns: Sequence[str], rows: Rows) -> None:
@@ -68,14 +77,33 @@ def confidence_rows(
 
 
 def confidences_in(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, Confidences]:
-    """Return case -> confidences of the rows of `read_rows`; cases without these columns are left out."""
+    """Return case -> confidences of the rows of `read_rows`; cases without these columns are left out.
+
+    Raises:
+        DatasetError: a cell is no number.
+    """
     cases: dict[str, dict[str, Confidence | None]] = {}
     for (case, name), row in rows.items():
         if "agreement" in row:
-            known = bool(row["agreement"])
-            one = Confidence(float(row["agreement"]), float(row["certainty"])) if known else None
+            agreement, certainty = (number(row[column], case, column) for column in ("agreement", "certainty"))
+            one = None if agreement is None or certainty is None else Confidence(agreement, certainty)
             cases.setdefault(case, {})[name] = one
     return dict(cases)
+
+
+def number(cell: str, case: str, column: str) -> float | None:
+    """Return the number in a cell, None where it is empty.
+
+    Raises:
+        DatasetError: it is something else.
+    """
+    try:
+        value = float(cell) if cell else None
+    except ValueError:
+        value = math.nan
+    if value is not None and not math.isfinite(value):
+        raise DatasetError(f"{CASES_FILE}: {case}: {column} is {cell!r}, expected a number. Remove the file.")
+    return value
 
 
 def _write(path: Path, rows: Rows) -> None:

@@ -46,7 +46,8 @@ class Line:
     """Expected Dice of one class: intercept + agreement * its slope + certainty * its slope, within 0 and 1.
 
     Attributes:
-        always_there: whether every validation case has the class, so that none predicted means Dice 0.
+        always_there: whether every validation case has the class, in reference or prediction, so that a prediction
+            without it is expected to have missed it.
     """
 
     intercept: float
@@ -103,7 +104,7 @@ class ExpectedDice:
 
     def of_case(self, confidences: Confidences) -> Dice:
         """Return class -> expected Dice of a prediction."""
-        return {name: line.at(confidences[name]) for name, line in self.classes.items()}
+        return {name: line.at(confidences.get(name)) for name, line in self.classes.items()}
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

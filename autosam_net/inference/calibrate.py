@@ -10,6 +10,7 @@ from autosam_net.evaluation.case_table import (
     CONFIDENCE,
     confidence_rows,
     confidences_in,
+    number,
     read_rows,
     replace_columns,
 )
@@ -68,14 +69,10 @@ def _validation_cases(fold: Path, patients: Mapping[str, str]) -> list[Validatio
             name=f"{fold.name}/{case}",
             patient=patients.get(case, case),
             confidences=confidences,
-            dice={name: _number(rows[case, name].get("Dice", "")) for name in confidences},
+            dice={name: number(rows[case, name].get("Dice", ""), case, "Dice") for name in confidences},
         )
         for case, confidences in confidences_in(rows).items()
     ]
-
-
-def _number(cell: str) -> float | None:
-    return float(cell) if cell else None
 
 
 def _table(fold: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from autosam_net.errors import DatasetError
 from autosam_net.evaluation.case_table import (
     CONFIDENCE,
     confidence_rows,
@@ -65,3 +66,17 @@ def test_another_table_of_that_name_is_not_taken_for_one(table: Path) -> None:
     assert read_rows(table) == {}
     assert confidences_in({("x", "a"): {"Dice": "1"}}) == {}
     assert "flag" in CONFIDENCE
+
+
+def test_a_file_that_is_no_table(table: Path) -> None:
+    table.write_bytes(b"case,class,Dice\n\xff\xfe,a,1\n")
+    with pytest.raises(DatasetError, match=r"cases.csv: not a table .* Remove it, it is written anew"):
+        read_rows(table)
+
+
+def test_a_cell_that_is_no_number(table: Path) -> None:
+    table.write_text("case,class,agreement,certainty\nx,a,0.5,many\n,,1,1\ny,a,nan,1\n")
+    rows = read_rows(table)
+    assert len(rows) == 2
+    with pytest.raises(DatasetError, match=r"cases.csv: x: certainty is 'many', expected a number. Remove the file"):
+        confidences_in(rows)
