@@ -1,4 +1,4 @@
-"""Work on many cases at once, with a progress bar and errors that name the case."""
+"""What the machine has, and work on many cases at once, with a progress bar and errors that name the case."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory_mib() -> float:
+    """Return the main memory that programs can still get, 0 where the system does not say."""
+    table = Path("/proc/meminfo")
+    if not table.is_file():
+        return 0.0
+    lines = dict(line.split(":", 1) for line in table.read_text(encoding="utf-8").splitlines() if ":" in line)
+    free = float(lines.get("MemAvailable", "0 kB").split()[0]) / 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
+        free = min(free, (int(text) - int(used.read_text(encoding="utf-8"))) / 2**20)  # a container's share
+    return max(free, 0.0)
 
 
 class PlainLines:

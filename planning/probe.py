@@ -16,8 +16,8 @@ from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
-from autosam_net.parallel import available_cores
-from planning.machine import MIB, HeadRecipe, Machine, Probe, free_memory_mib
+from autosam_net.parallel import available_cores, free_memory_mib
+from planning.machine import MIB, HeadRecipe, Machine, Probe
 
 if TYPE_CHECKING:
     import torch

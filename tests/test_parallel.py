@@ -7,7 +7,7 @@ import pytest
 
 from autosam_net import parallel
 from autosam_net.errors import AutosamError, DatasetError
-from autosam_net.parallel import available_cores, map_cases, progress
+from autosam_net.parallel import available_cores, free_memory_mib, map_cases, progress
 
 # The functions are nested so that worker processes receive them by value: they cannot import this module.
 
@@ -64,3 +64,7 @@ def test_the_bar_names_the_item_in_hand(capsys: pytest.CaptureFixture[str], monk
 
 def test_there_is_a_core() -> None:
     assert available_cores() >= 1
+
+
+def test_free_memory_is_known_or_zero() -> None:
+    assert 0 <= free_memory_mib() < 1e8

@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="with a zip: the encoder's weights, if not the published ones")
     parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
+    parser.add_argument(
+        "--save_uncertainty", action="store_true", help="also images of entropy, and of the heads' disagreement"
+    )
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
     parser.add_argument(
         "--disable_tta", action="store_true", help="no test-time augmentation, even where the plan has it"
@@ -47,9 +50,28 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.disable_postprocessing:
         model = model.without_postprocessing()
     written = model.predict_folder(
-        arguments.input, arguments.output, arguments.save_probabilities, arguments.continue_prediction
+        arguments.input,
+        arguments.output,
+        arguments.save_probabilities,
+        arguments.continue_prediction,
+        arguments.save_uncertainty,
     )
     print(f"{len(written)} label maps in {arguments.output}")
+    print(_said_of_quality(arguments.output))
+
+
+def _said_of_quality(output: Path) -> str:
+    """Return in a line which cases cases.csv flags."""
+    from autosam_net.evaluation.case_table import CASES_FILE, read_rows
+    from autosam_net.evaluation.expected_dice import MINIMUM_PATIENTS
+
+    flags = {case: row.get("flag") for (case, _), row in read_rows(output / CASES_FILE).items()}
+    bad = [case for case, flag in flags.items() if flag == "bad"]
+    if not any(flags.values()):
+        few = f"fewer than {MINIMUM_PATIENTS} patients were held out, or validated by an earlier version"
+        return f"no expected Dice: {few} (autosam_calibrate)"
+    named = f": {', '.join(bad[:10])}{' ...' * (len(bad) > 10)}" if bad else ""
+    return f"{len(bad)} of {len(flags)} cases are flagged as bad in {output / CASES_FILE}{named}"
 
 
 def _model(arguments: argparse.Namespace) -> Model:

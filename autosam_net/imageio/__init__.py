@@ -1,7 +1,16 @@
 """Images and label maps from files and back; the only place where the order of axes is turned round."""
 
 from autosam_net.imageio import natural, simpleitk  # they enter their readers into READERS
-from autosam_net.imageio.reader import READERS, Reader, read_case, read_image, read_label, split_ending, write_label
+from autosam_net.imageio.reader import (
+    READERS,
+    Reader,
+    read_case,
+    read_image,
+    read_label,
+    split_ending,
+    write_fractions,
+    write_label,
+)
 
 __all__ = [
     "READERS",
@@ -12,5 +21,6 @@ __all__ = [
     "read_label",
     "simpleitk",
     "split_ending",
+    "write_fractions",
     "write_label",
 ]

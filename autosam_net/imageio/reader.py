@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +30,14 @@ class Reader:
         write: puts a label map `(Z, Y, X)` with its geometry into a file; None where the format cannot hold labels.
         read_label: reads a label map where that differs from `read` (the indices of a palette, not its colours).
         write_sidecar: puts what the format itself cannot hold of the geometry into a file beside it.
+        holds_fractions: whether `write` takes float32 as well.
     """
 
     read: Callable[[Path], Volume]
     write: Callable[[Path, NDArray[np.integer], Geometry], None] | None = None
     read_label: Callable[[Path], Volume] | None = None
     write_sidecar: Callable[[Path, Geometry], None] | None = None
+    holds_fractions: bool = False
 
 
 READERS: Registry[Reader] = Registry("file ending")
@@ -102,15 +105,31 @@ def write_label(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> 
     Raises:
         ImageFileError: the ending is unknown or cannot hold labels, or values lie outside 0..65535.
     """
+    if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max):
+        raise ImageFileError(f"{path}: label values must lie in 0..65535, found {labels.min()}..{labels.max()}")
+    small = not labels.size or labels.max() <= np.iinfo(np.uint8).max
+    _write(path, labels.astype(np.uint8 if small else np.uint16, copy=False), geometry)
+
+
+def write_fractions(path: Path, fractions: NDArray[np.floating], geometry: Geometry) -> None:
+    """Write a map `(Z, Y, X)` of numbers from 0 to 1 as float32; as grey values, 255 for 1, where a format has no more.
+
+    Raises:
+        ImageFileError: the ending is unknown or cannot hold such a map.
+    """
+    if _reader(path).holds_fractions:
+        _write(path, fractions.astype(np.float32, copy=False), geometry)
+    else:
+        _write(path, np.rint(255 * fractions.astype(np.float32)).astype(np.uint8), geometry)
+
+
+def _write(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     reader = _reader(path)
     if reader.write is None:
         writable = ", ".join(ending for ending in READERS if READERS.get(ending).write)
         raise ImageFileError(f"{path}: this format cannot hold a label map exactly. Choose one of {writable}.")
-    if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max):
-        raise ImageFileError(f"{path}: label values must lie in 0..65535, found {labels.min()}..{labels.max()}")
-    small = not labels.size or labels.max() <= np.iinfo(np.uint8).max
     with atomic_file(path) as temporary:
-        reader.write(temporary, labels.astype(np.uint8 if small else np.uint16, copy=False), geometry)
+        reader.write(temporary, array, geometry)
     if reader.write_sidecar:
         reader.write_sidecar(path, geometry)
 

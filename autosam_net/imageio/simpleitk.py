@@ -73,8 +73,8 @@ def read(path: Path) -> Volume:
     return Volume(array, _geometry(image))  # (C, Z, Y, X)
 
 
-def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
-    """Write a label map `(Z, Y, X)`, compressed, in the dimensions of the geometry."""
+def write(path: Path, labels: NDArray[np.generic], geometry: Geometry) -> None:
+    """Write a label map `(Z, Y, X)`, or one of float32, compressed, in the dimensions of the geometry."""
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(labels[0] if geometry.dimensions == 2 else labels)
@@ -175,5 +175,5 @@ def _geometry(image: sitk.Image) -> Geometry:
 
 
 for _ending in (".nii.gz", ".nii", ".mha", ".nrrd"):
-    READERS.register(_ending)(Reader(read, write))
+    READERS.register(_ending)(Reader(read, write, holds_fractions=True))
 READERS.register(".mhd")(Reader(read))  # two files, which could not appear whole at once

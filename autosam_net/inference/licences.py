@@ -7,11 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from autosam_net.data.dataset import texts_in
 from autosam_net.data.plan import Plan
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.jsonio import read_json
 
-TEXTS = ("name", "description", "reference", "release", "licence", "license")  # of dataset.json, as far as they go
 UNKNOWN = "Not stated. Ask whoever made it."
 
 
@@ -25,7 +25,7 @@ def dataset_description(plan: Plan, folders: Sequence[Path]) -> dict[str, Any]:
     )
     order = plan.regions_class_order
     return {
-        **{key: known[key] for key in TEXTS if isinstance(known.get(key), str)},
+        **texts_in(known),
         "channel_names": {str(index): name for index, name in enumerate(plan.channel_names)},
         "labels": plan.labels,
         **({} if order is None else {"regions_class_order": order}),

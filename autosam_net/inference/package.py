@@ -25,6 +25,7 @@ from autosam_net.data.plan import Encoding, load_plan
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import AutosamError, ModelError, UsageError, WeightsError
+from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, read_expected_dice
 from autosam_net.files import atomic_file, atomic_folder, remove_leftovers, sha256_of_files
 from autosam_net.inference.archive import unpack_zip, write_zip
 from autosam_net.inference.best import BEST_FILE, Best
@@ -39,6 +40,7 @@ from autosam_net.inference.model import (
     read_head,
     select_models,
 )
+from autosam_net.inference.model_card import CARD_FILE
 from autosam_net.jsonio import from_json, load, read_json, write_json
 from autosam_net.paths import Folders, find_folders
 from autosam_net.training.run import ModelFolder
@@ -46,7 +48,7 @@ from autosam_net.training.run import ModelFolder
 FORMAT, FORMAT_VERSION = "autosam_net model", 1
 MANIFEST = "manifest.json"
 REQUIRED = ("plan.json", "dataset.json", "LICENSES.md")
-OPTIONAL = ("MODEL_CARD.md", "expected_dice.json")
+OPTIONAL = (CARD_FILE, EXPECTED_DICE_FILE)
 MODEL_FILE = re.compile(
     rf"(?P<dataset>Dataset\d{{3}}_[\w.+-]+)/(?:{re.escape(BEST_FILE)}|(?P<model>[\w+-][\w.+-]*)/"
     rf"(?:{'|'.join(map(re.escape, REQUIRED + OPTIONAL))}|fold_(?:\d+|all)/model\.safetensors))",
@@ -345,6 +347,7 @@ def _check_model(package: Package, model: ModelFolder, weights: Path | None) -> 
     if weights is not None:
         plan = replace(plan, encoding=replace(plan.encoding, weights=str(weights.absolute())))
         write_json(model.plan_file, plan)
+    read_expected_dice(model.path)
     for fold in folds:
         read_head(model.fold(fold) / "model.safetensors", plan)
 

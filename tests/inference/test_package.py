@@ -17,9 +17,11 @@ from autosam_net.inference import package
 from autosam_net.inference.best import read_best
 from autosam_net.inference.find_best import find_best_configuration
 from autosam_net.inference.model import load_model
+from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.package import export_model, install_model, load_model_zip
 from autosam_net.jsonio import from_json, to_json, write_json
 from autosam_net.paths import Folders, find_folders
+from autosam_net.training.run import ModelFolder
 from tests.support import Prepared
 
 NAME = "Dataset900_Example"
@@ -37,10 +39,11 @@ def names_in(zip_file: Path) -> list[str]:
 
 
 def test_a_zip_holds_what_a_stranger_needs_and_no_more(
-    prepared: Prepared, trained: Folders, tmp_path: Path, tiny_weights: Path
+    prepared: Prepared, changeable: Folders, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    manifest = export_model(900, tmp_path / "m.zip", ["cnn"], ["1"], folders=trained)
-    inside = ["LICENSES.md", "dataset.json", "fold_1/model.safetensors", "plan.json"]
+    write_model_card(ModelFolder(changeable.results / NAME / "cnn"), prepared.dataset, changeable)
+    manifest = export_model(900, tmp_path / "m.zip", ["cnn"], ["1"], folders=changeable)
+    inside = ["LICENSES.md", "MODEL_CARD.md", "dataset.json", "fold_1/model.safetensors", "plan.json"]
     assert names_in(tmp_path / "m.zip") == [*(f"{NAME}/cnn/{name}" for name in inside), "manifest.json"]
     assert (manifest.encoder.name, manifest.encoder.file, manifest.encoder.origin) == (
         prepared.plan.encoding.encoder,
@@ -50,7 +53,7 @@ def test_a_zip_holds_what_a_stranger_needs_and_no_more(
     with zipfile.ZipFile(tmp_path / "m.zip") as archive:
         text = b"".join(archive.read(name) for name in archive.namelist() if not name.endswith(".safetensors")).decode()
     cases = [case.name for case in training_cases(prepared.dataset)]
-    assert not [name for name in (str(tiny_weights), str(trained.results), *cases) if name in text]
+    assert not [name for name in (str(tiny_weights), str(changeable.results), *cases) if name in text]
     assert '"channel_names"' in text and "Apache License" in text and "## The model\n\nNot stated" in text
 
 
