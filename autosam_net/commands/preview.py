@@ -89,7 +89,7 @@ def _choose(cases: Sequence[CaseFiles], arguments: argparse.Namespace) -> list[C
     from autosam_net.reporting.overlay import spread
 
     if arguments.cases is None:
-        return [cases[index] for index in spread(range(len(cases)), arguments.number)]
+        return spread(cases, arguments.number)
     by_name = {case.name: case for case in cases}
     for name in arguments.cases:
         if name not in by_name:

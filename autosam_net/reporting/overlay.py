@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Entry = TypeVar("Entry")
 Outline = list[NDArray[np.float64]]
 """Closed curves, each `(points, 2)` as (x, y) in pixels, (0, 0) the outer corner of the first pixel."""
 
@@ -63,13 +65,13 @@ def to_eight_bit(plane: NDArray[np.generic], window: tuple[float, float]) -> NDA
     return np.rint(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
-def spread(numbers: Sequence[int], most: int) -> list[int]:
-    """Return at most `most` of the numbers, evenly spread, the first and the last among them where there are two."""
-    if len(numbers) <= most:
-        return list(numbers)
+def spread(entries: Sequence[Entry], most: int) -> list[Entry]:
+    """Return at most `most` of the entries, evenly spread, the first and the last among them where there are two."""
+    if len(entries) <= most:
+        return list(entries)
     if most == 1:
-        return [numbers[len(numbers) // 2]]
-    return [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, most)]
+        return [entries[len(entries) // 2]]
+    return [entries[round(place)] for place in np.linspace(0, len(entries) - 1, most)]
 
 
 def slices_to_show(label_maps: Sequence[NDArray[np.integer]], depth: int, most: int) -> list[int]:
