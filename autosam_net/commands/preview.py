@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-n", "--number", type=int, default=12, help="cases, spread over all there are (default 12)")
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these cases")
     parser.add_argument("--slices", type=int, default=5, help="slices of each case at most (default 5)")
-    parser.add_argument("--channel", type=int, default=0, help="channel of images that are no colour images (default 0)")
+    parser.add_argument(
+        "--channel", type=int, default=0, help="channel of images that are no colour images (default 0)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace pictures that are in the folder of -o")
     return run(_preview, parser, argv)
 

@@ -28,7 +28,7 @@ class CaseTable:
     values: Mapping[str, NDArray[np.float64]]
 
     @property
-    def case_dice(self) -> NDArray[np.float64]:
+    def case_dice(self) -> NDArray[np.floating]:
         """Return the mean Dice `(cases)` over the classes that a case has, NaN where it has none."""
         return class_means(self.values["Dice"].T)
 

@@ -101,7 +101,7 @@ def box_plot(columns: Sequence[tuple[str, Sequence[tuple[str, float]]]], label: 
         _box(entries, centre, y, min(step, 90)) for (_, entries), centre in zip(columns, centres, strict=True)
     )
     names = "".join(
-        f'<text class="tick" x="{centre:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_short(name, step)}</text>'
+        _text(centre, HEIGHT - BOTTOM + 15, _short(name, step), "middle")
         for (name, _), centre in zip(columns, centres, strict=True)
     )
     x = Scale(0, 1, LEFT, width - RIGHT)
@@ -190,5 +190,3 @@ def _short(name: str, width: float) -> Markup:
     room = max(4, int(width / 6.5))
     shown = name if len(name) <= room else name[: room - 1] + "…"
     return Markup("{}<title>{}</title>").format(shown, name)
-
-

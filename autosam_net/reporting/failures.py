@@ -12,6 +12,7 @@ from autosam_net.evaluation.case_table import CaseTable
 from autosam_net.reporting.runs import RunRecord
 
 MM3_PER_ML = 1000.0
+SMALL = 1000.0  # mm3, below which millilitres would be fractions
 
 
 @dataclass(frozen=True)
@@ -61,21 +62,20 @@ def _describe(table: CaseTable, row: int, unit: str, fingerprint: Fingerprint) -
 
 def _finding(table: CaseTable, row: int, column: int, unit: str) -> str:
     """Return in words how the prediction of a class differs from its reference."""
-    voxels = {name: float(table.values[name][row, column]) for name in ("n_ref", "n_pred", "volume_ref_mm3", "volume_pred_mm3")}
-    expected, found = (_amount(voxels, name, unit) for name in ("ref", "pred"))
-    if not voxels["n_pred"]:
-        return f"missed, {expected} in the reference"
-    if not voxels["n_ref"]:
-        return f"invented, {found} where the reference has none"
-    ratio = voxels["n_pred"] / voxels["n_ref"]
-    size = "much too small" if ratio < 0.5 else "too small" if ratio < 0.8 else "size right"
-    size = "much too large" if ratio > 2 else "too large" if ratio > 1.25 else size
-    place = ", misplaced" if size == "size right" and table.values["Dice"][row, column] < 0.7 else ""
-    return f"{size}{place}, {found} instead of {expected}"
+    measures = ("volume_ref_mm3", "volume_pred_mm3") if unit == "mm" else ("n_ref", "n_pred")
+    expected, found = (float(table.values[name][row, column]) for name in measures)
+    size, name = (1.0, "pixels") if unit != "mm" else (1.0, "mm³") if expected < SMALL else (MM3_PER_ML, "ml")
+    expected_text, found_text = (f"{value / size:.3g}" for value in (expected, found))
+    if not found:
+        return f"missed, {expected_text} {name} in the reference"
+    if not expected:
+        return f"invented, {found_text} {name}"
+    return f"{_judge(found / expected)}, {found_text} instead of {expected_text} {name}"
 
 
-def _amount(voxels: Mapping[str, float], which: str, unit: str) -> str:
-    if unit != "mm":
-        return f"{voxels[f'n_{which}']:.0f} pixels"
-    volume = voxels[f"volume_{which}_mm3"]
-    return f"{volume / MM3_PER_ML:.3g} ml" if volume >= 100 else f"{volume:.3g} mm³"
+def _judge(ratio: float) -> str:
+    """Return what is to be said of a volume that is `ratio` times that of the reference."""
+    for limit, words in ((0.5, "much too small"), (0.8, "too small"), (1.25, "of the right size"), (2, "too large")):
+        if ratio <= limit:
+            return words
+    return "much too large"

@@ -73,7 +73,9 @@ def _intensities(stats: Sequence[IntensityStats], channel: int) -> Markup:
     inside = [value for entry in stats for value in entry.foreground_quantiles[QUANTILES]]
     low, high = np.percentile(whole, (TAIL, 100 - TAIL))
     shown = [[value for value in values if low <= value <= high] for values in (whole, inside)]
-    return charts.histogram(shown[0], f"intensities of channel {channel}: whole images, and foreground on top", shown[1])
+    return charts.histogram(
+        shown[0], f"intensities of channel {channel}: whole images, and foreground on top", shown[1]
+    )
 
 
 def _volumes(fingerprint: Fingerprint) -> list[Markup]:

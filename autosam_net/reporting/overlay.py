@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Entry = TypeVar("Entry")
+Scalar = TypeVar("Scalar", bound=np.generic)
 Outline = list[NDArray[np.float64]]
 """Closed curves, each `(points, 2)` as (x, y) in pixels, (0, 0) the outer corner of the first pixel."""
 
@@ -34,7 +35,7 @@ def thickest_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
     return widest if spacing[widest] > CLEARLY_LARGER * max(others) and shape[0] > 1 else int(np.argmin(shape))
 
 
-def slices_first(array: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+def slices_first(array: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
     """Return `(..., Z, Y, X)` with `axis` of the last three in front; Z points upwards where it is in the plane."""
     moved = np.moveaxis(array, axis - 3, -3)
     return moved if axis == 0 else moved[..., ::-1, :]

@@ -82,7 +82,7 @@ def _labels_of(case: CaseFiles, image: Volume) -> NDArray[np.integer] | None:
     if labels.shape != image.shape:
         log.warning("%s: the label has shape %s, the image %s; left out", case.name, labels.shape, image.shape)
         return None
-    return labels.array[0]  # type: ignore[return-value]
+    return labels.array[0]
 
 
 def _masks(labels: NDArray[np.integer], names: LabelSet | None) -> dict[str, NDArray[np.bool_]]:
@@ -111,7 +111,8 @@ def _sheet(
 
     rows, columns = overlay.plane_spacing(geometry.spacing, axis)
     height, width = planes.shape[2] * rows, planes.shape[3] * columns
-    tile = tuple(max(1, round(TILE * side / max(height, width))) for side in (width, height))
+    longer = max(height, width)
+    tile = (max(1, round(TILE * width / longer)), max(1, round(TILE * height / longer)))
     pictures = _eight_bit(planes, shown, channel)
     colours = dict(zip(masks, overlay.colours(len(masks)), strict=True))
     legend = _legend(masks, colours, max(len(shown) * (tile[0] + MARGIN), 2 * TILE))
@@ -143,9 +144,7 @@ def _eight_bit(planes: NDArray[np.generic], shown: Sequence[int], channel: int) 
     return [np.repeat(overlay.to_eight_bit(grey[index], window)[..., None], 3, axis=-1) for index in shown]
 
 
-def _tile(
-    picture: NDArray[np.uint8], masks: Masks, colours: Mapping[str, str], size: tuple[int, ...]
-) -> Image.Image:
+def _tile(picture: NDArray[np.uint8], masks: Masks, colours: Mapping[str, str], size: tuple[int, int]) -> Image.Image:
     """Return one slice of `size` (width, height) with its classes filled and outlined."""
     from PIL import Image, ImageColor, ImageDraw
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import logging
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from autosam_net.data.plan import Plan, load_plan
 from autosam_net.data.splits import Split, load_splits
 from autosam_net.embedding.cache import CacheUse, cache_use
 from autosam_net.errors import DatasetError, ImageFileError, ModelError
-from autosam_net.evaluation.confidence import Interval, bootstrap_mean
+from autosam_net.evaluation.confidence import Interval
 from autosam_net.files import atomic_file
 from autosam_net.inference.best import Best, read_best
 from autosam_net.jsonio import load
@@ -35,6 +34,7 @@ from autosam_net.paths import Folders
 from autosam_net.reporting import charts, overlay
 from autosam_net.reporting.failures import Failure, list_failures
 from autosam_net.reporting.fingerprint import ClassRow, class_rows, fingerprint_charts
+from autosam_net.reporting.results import METRICS, Result, low_end, measure_run
 from autosam_net.reporting.runs import RunRecord, command_of, read_runs
 from autosam_net.reporting.viewer import view_case
 
@@ -44,7 +44,6 @@ ACCEPTABLE = 0.7  # Dice: "excellent agreement" above it, Zijdenbos et al., IEEE
 WORST, MEDIAN, BEST, EXAMPLES = 6, 3, 1, 3  # cases in the viewer
 PICTURE_BYTES = 9_000_000  # of the viewer's cases together, so that the file stays below 15 MB
 FEW_PATIENTS = 10  # below which a bootstrap interval is too narrow
-SHOWN_METRICS = ("Dice", "IoU", "HD95", "ASSD", "NSD")
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,6 @@ class _Sources:
     @property
     def results(self) -> Path:
         return self.folders.results / self.dataset.name
-
-
-@dataclass(frozen=True)
-class Result:
-    """How good one run is.
-
-    Attributes:
-        dice: mean over the classes.
-        classes: class -> metric -> mean over the cases.
-        presence: class -> cases that have it, cases in which it was missed, and in which it was invented.
-    """
-
-    run: RunRecord
-    cases: int
-    patients: int
-    dice: Interval
-    classes: Mapping[str, Mapping[str, Interval]]
-    presence: Mapping[str, tuple[int, int, int]]
 
 
 def write_report(dataset: DatasetSpec, output: Path, folders: Folders, names: Sequence[str] | None = None) -> None:
@@ -120,7 +101,7 @@ def _render(contents: Mapping[str, Any]) -> str:
 
 
 def _contents(sources: _Sources) -> dict[str, Any]:
-    results = [_result(run, sources.fingerprint) for run in sources.runs if run.table is not None]
+    results = [measure_run(run, sources.fingerprint) for run in sources.runs if run.table is not None]
     results.sort(key=lambda result: -(result.dice.mean or 0.0))
     best = results[0] if results else None
     failures = [] if best is None else list_failures(best.run, sources.fingerprint)
@@ -140,7 +121,7 @@ def _contents(sources: _Sources) -> dict[str, Any]:
         "failures": failures,
         "below": sum(failure.dice < ACCEPTABLE for failure in failures),
         "acceptable": ACCEPTABLE,
-        "metrics": SHOWN_METRICS,
+        "metrics": METRICS,
         "boxes": _box_plots(best),
         "curves": _curves(sources.runs),
         "runs": sources.runs,
@@ -148,52 +129,13 @@ def _contents(sources: _Sources) -> dict[str, Any]:
         "classes": _classes(sources),
         "folds": _folds(sources),
         "cache": _cache(sources),
-        "commands": [
-            (run.name, fold, command_of(run, fold, sources.dataset.identifier))
-            for run in sources.runs
-            for fold in run.folds
-        ],
+        "commands": _commands(sources),
         "viewer": _viewer(sources, best, failures),
-        "whisker": partial(charts.whisker, low=_low_end(results)),
-        "low_end": _low_end(results),
+        "whisker": partial(charts.whisker, low=low_end(results)),
+        "low_end": low_end(results),
         "versions": {"autosam_net": version("autosam_net"), "Python": platform.python_version()},
         "made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
-
-
-def _result(run: RunRecord, fingerprint: Fingerprint) -> Result:
-    table = run.table
-    assert table is not None
-    patients = [fingerprint.groups.get(case, case) for case in table.cases]
-    reference, predicted = (table.values[name] > 0 for name in ("n_ref", "n_pred"))
-    counts = (reference.sum(axis=0), (reference & ~predicted).sum(axis=0), (~reference & predicted).sum(axis=0))
-    return Result(
-        run=run,
-        cases=len(table.cases),
-        patients=len(set(patients)),
-        dice=bootstrap_mean(table.values["Dice"], patients),
-        classes={
-            name: {
-                metric: bootstrap_mean(table.of_class(metric, name)[:, None], patients) for metric in SHOWN_METRICS
-            }
-            for name in table.classes
-        },
-        presence={
-            name: (int(there), int(missed), int(invented))
-            for name, there, missed, invented in zip(table.classes, *counts, strict=True)
-        },
-    )
-
-
-def _low_end(results: Sequence[Result]) -> float:
-    """Return where the axis of Dice begins, so that all intervals fit and differences can be seen."""
-    found = [interval for result in results for interval in (result.dice, *_dice_of_classes(result))]
-    lowest = min((interval.low or interval.mean or 0.0 for interval in found), default=0.0)
-    return max(0.0, math.floor(10 * lowest) / 10)
-
-
-def _dice_of_classes(result: Result) -> list[Interval]:
-    return [metrics["Dice"] for metrics in result.classes.values()]
 
 
 def _chosen(sources: _Sources) -> tuple[Best | None, list[str]]:
@@ -223,7 +165,11 @@ def _remarks(sources: _Sources, results: Sequence[Result]) -> list[str]:
 
 def _ordered(plan: Plan, best: Result | None) -> list[tuple[str, str]]:
     """Return decision and reason, the head of the best run first and the heads that were not trained last."""
-    own = [] if best is None else [f"head {name}" for name in plan.configurations if f"{best.run.name}_".startswith(f"{name}_")]
+    own = (
+        []
+        if best is None
+        else [f"head {name}" for name in plan.configurations if f"{best.run.name}_".startswith(f"{name}_")]
+    )
     heads = [name for name in plan.reasons if name.startswith("head ") and name not in own]
     first = [name for name in own if name in plan.reasons]
     others = [name for name in plan.reasons if name not in (*heads, *first)]
@@ -234,7 +180,11 @@ def _box_plots(best: Result | None) -> list[Markup]:
     if best is None or best.run.table is None:
         return []
     table, unit = best.run.table, best.run.unit
-    titles = {"Dice": ("Dice", 1.0), "NSD": (f"NSD at {best.run.tolerance:g} {unit}", 1.0), "HD95": (f"HD95, {unit}", None)}
+    titles = {
+        "Dice": ("Dice", 1.0),
+        "NSD": (f"NSD at {best.run.tolerance:g} {unit}", 1.0),
+        "HD95": (f"HD95, {unit}", None),
+    }
     plots = []
     for metric, (title, high) in titles.items():
         columns = []
@@ -268,7 +218,9 @@ def _curves(runs: Sequence[RunRecord]) -> list[Markup]:
 
 def _classes(sources: _Sources) -> list[tuple[ClassRow, str]]:
     """Return the classes of the fingerprint with their colours in the viewer."""
-    colours = dict(zip(sources.plan.label_set.targets, overlay.colours(len(sources.plan.label_set.targets)), strict=True))
+    colours = dict(
+        zip(sources.plan.label_set.targets, overlay.colours(len(sources.plan.label_set.targets)), strict=True)
+    )
     return [(row, colours.get(row.name, "#888")) for row in class_rows(sources.fingerprint)]
 
 
@@ -288,6 +240,13 @@ def _folds(sources: _Sources) -> list[dict[str, Any]]:
     ]
 
 
+def _commands(sources: _Sources) -> list[tuple[str, bool]]:
+    """Return the commands that trained, each once, and whether they were recorded."""
+    identifier = sources.dataset.identifier
+    found = [command_of(run, fold, identifier) for run in sources.runs for fold in run.folds]
+    return list(dict.fromkeys(entry for entry in found if entry is not None))
+
+
 def _cache(sources: _Sources) -> list[CacheUse]:
     return cache_use(sources.folders.preprocessed / sources.dataset.name / "embeddings")
 
@@ -298,7 +257,8 @@ def _viewer(sources: _Sources, best: Result | None, failures: Sequence[Failure])
     files = {case.name: case for case in training_cases(sources.dataset)}
     wanted = _wanted(failures, sorted(files))
     scores = {failure.case: failure for failure in failures}
-    shown, size = [], 0
+    shown: list[dict[str, Any]] = []
+    size = 0
     for name, group in progress(wanted, "pictures", len(wanted), name=lambda pair: pair[0]):
         prediction = None if best is None else best.run.prediction(name, sources.dataset.file_ending)
         try:
@@ -324,9 +284,9 @@ def _wanted(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[str
     if not ranked:
         return [(name, "example") for name in overlay.spread(names, EXAMPLES)]
     middle = max(0, (len(ranked) - MEDIAN) // 2)
-    groups = {name: "best" for name in ranked[-BEST:]}
-    groups |= {name: "median" for name in ranked[middle : middle + MEDIAN]}
-    groups |= {name: "worst" for name in ranked[: min(WORST, max(1, len(ranked) - MEDIAN - BEST))]}
+    groups = dict.fromkeys(ranked[-BEST:], "best")
+    groups |= dict.fromkeys(ranked[middle : middle + MEDIAN], "median")
+    groups |= dict.fromkeys(ranked[: min(WORST, max(1, len(ranked) - MEDIAN - BEST))], "worst")
     return sorted(groups.items(), key=lambda pair: (pair[1] == "best", pair[1] == "median", ranked.index(pair[0])))
 
 

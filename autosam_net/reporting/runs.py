@@ -119,7 +119,7 @@ def command_of(run: RunRecord, fold: FoldRecord, identifier: int) -> tuple[str, 
     if command := fold.manifest.get("command"):
         return str(command), True
     known = {field.name for field in fields(TrainingOptions)}
-    options = fold.manifest.get("options", {})
+    options = fold.manifest.get("options")
     if not isinstance(options, Mapping) or not set(options) <= known:
         return None
     settings = TrainingOptions(**options)

@@ -89,8 +89,8 @@ def _read(case: CaseFiles, prediction: Path | None, axis: int) -> _Stack:
         check_pair(case.name, reference, predicted)
     return _Stack(
         overlay.slices_first(image.array, axis),
-        overlay.slices_first(reference.array[0], axis),  # type: ignore[arg-type]
-        None if predicted is None else overlay.slices_first(predicted.array[0], axis),  # type: ignore[arg-type]
+        overlay.slices_first(reference.array[0], axis),
+        None if predicted is None else overlay.slices_first(predicted.array[0], axis),
         overlay.plane_spacing(image.geometry.spacing, axis),
     )
 
@@ -137,7 +137,7 @@ def _focus(label_maps: list[NDArray[np.integer]]) -> list[int]:
     if not filled.any():
         return [0, 0, 2 * width, 2 * height]
     rows, columns = np.flatnonzero(filled.any(axis=1)), np.flatnonzero(filled.any(axis=0))
-    half = (0.5 + MARGIN) * max(np.ptp(rows), np.ptp(columns), 16)
+    half = (0.5 + MARGIN) * max(int(np.ptp(rows)), int(np.ptp(columns)), 16)
     (left, right), (top, bottom) = (
         (max(0.0, (places[0] + places[-1]) / 2 - half), min(length, (places[0] + places[-1]) / 2 + half))
         for places, length in ((columns, width), (rows, height))
