@@ -15,6 +15,7 @@ from autosam_net.evaluation.confidence import Interval
 WIDTH, HEIGHT = 420, 220  # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 38  # what axes and their texts take
 BINS = 24
+MANY = 300  # dots in a column
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _box(entries: Sequence[tuple[str, float]], centre: float, y: Scale, width: f
         _line(centre - half, median, centre + half, median, "median"),
     ]
     for index, (case, value) in enumerate(entries):
+        if len(entries) > MANY and high <= y(value) <= low:
+            continue  # of many cases only those beyond the lines
         aside = centre + 0.36 * width * ((0.618034 * index) % 1.0 - 0.5)  # spread evenly, the same at every run
         title = f"<title>{escape(case)}: {value:.3g}</title>"
         marks.append(f'<circle class="dot" cx="{aside:.1f}" cy="{y(value):.1f}" r="2.6">{title}</circle>')
@@ -167,10 +170,15 @@ def _chart(
     if x_label is not None:
         grid.append(_text((LEFT + width - RIGHT) / 2, HEIGHT - 5, str(escape(x_label)), "middle"))
     caption = Markup("<figcaption>{}</figcaption>").format(label)
-    body = Markup('<svg class="chart" viewBox="0 0 {} {}" style="max-width:{}px" role="img" aria-label="{}">{}</svg>')
+    body = Markup('<svg class="chart" viewBox="0 0 {} {}" style="{}" role="img" aria-label="{}">{}</svg>')
     return Markup("<figure>{}{}</figure>").format(
-        caption, body.format(f"{width:g}", HEIGHT, f"{1.3 * width:.0f}", label, Markup("".join(grid) + marks))
+        caption, body.format(f"{width:g}", HEIGHT, _size(width), label, Markup("".join(grid) + marks))
     )
+
+
+def _size(width: float) -> str:
+    """Return the style by which a chart fits its place, and one that is wider than usual can be scrolled."""
+    return "" if width <= WIDTH else f"min-width:{0.8 * width:.0f}px"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.evaluation.case_table import CaseTable
-from autosam_net.reporting.runs import RunRecord
 
 MM3_PER_ML = 1000.0
 SMALL = 1000.0  # mm3, below which millilitres would be fractions
@@ -34,13 +33,15 @@ class Failure:
     finding: str
 
 
-def list_failures(run: RunRecord, fingerprint: Fingerprint) -> list[Failure]:
-    """Return the held-out cases of a run, the worst first; those without any class are left out."""
-    table = run.table
-    assert table is not None
+def list_failures(table: CaseTable, unit: str, fingerprint: Fingerprint) -> list[Failure]:
+    """Return the held-out cases of a run, the worst first; those without any class are left out.
+
+    Args:
+        unit: of distances in the table, "mm" or "pixels".
+    """
     means = table.case_dice
     rows = [row for row in np.argsort(means, kind="stable").tolist() if not np.isnan(means[row])]
-    return [_describe(table, row, run.unit, fingerprint) for row in rows]
+    return [_describe(table, row, unit, fingerprint) for row in rows]
 
 
 def _describe(table: CaseTable, row: int, unit: str, fingerprint: Fingerprint) -> Failure:
@@ -65,12 +66,16 @@ def _finding(table: CaseTable, row: int, column: int, unit: str) -> str:
     measures = ("volume_ref_mm3", "volume_pred_mm3") if unit == "mm" else ("n_ref", "n_pred")
     expected, found = (float(table.values[name][row, column]) for name in measures)
     size, name = (1.0, "pixels") if unit != "mm" else (1.0, "mm³") if expected < SMALL else (MM3_PER_ML, "ml")
-    expected_text, found_text = (f"{value / size:.3g}" for value in (expected, found))
+    expected_text, found_text = (_digits(value / size) for value in (expected, found))
     if not found:
         return f"missed, {expected_text} {name} in the reference"
     if not expected:
         return f"invented, {found_text} {name}"
     return f"{_judge(found / expected)}, {found_text} instead of {expected_text} {name}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _judge(ratio: float) -> str:

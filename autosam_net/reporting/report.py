@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from autosam_net.data.dataset import DatasetSpec, training_cases
+from autosam_net.data.dataset import CaseFiles, DatasetSpec, training_cases
 from autosam_net.data.decisions import decisions
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.plan import Plan, load_plan
@@ -101,10 +101,10 @@ def _render(contents: Mapping[str, Any]) -> str:
 
 
 def _contents(sources: _Sources) -> dict[str, Any]:
-    results = [measure_run(run, sources.fingerprint) for run in sources.runs if run.table is not None]
+    results = [measure_run(run, run.table, sources.fingerprint) for run in sources.runs if run.table is not None]
     results.sort(key=lambda result: -(result.dice.mean or 0.0))
     best = results[0] if results else None
-    failures = [] if best is None else list_failures(best.run, sources.fingerprint)
+    failures = [] if best is None else list_failures(best.table, best.run.unit, sources.fingerprint)
     chosen, remark = _chosen(sources)
     values = decisions(sources.plan)
     return {
@@ -154,10 +154,10 @@ def _remarks(sources: _Sources, results: Sequence[Result]) -> list[str]:
     best, patients = results[0], len(set(sources.fingerprint.groups.values()))
     if best.patients < patients:
         remarks.append(f"Validated on {best.patients} of {patients} patients, none of them trained on.")
-    if len(results) > 1:
-        remarks.append(f"The best of {len(results)} runs on the same cases: expect slightly less on new ones.")
-    if any(set(result.run.table.cases) != set(best.run.table.cases) for result in results):  # type: ignore[union-attr]
+    if len({frozenset(result.table.cases) for result in results}) > 1:
         remarks.append("The runs were validated on different cases: their figures cannot be compared strictly.")
+    elif len(results) > 1:
+        remarks.append(f"The best of {len(results)} runs on the same cases: expect slightly less on new ones.")
     if best.patients < FEW_PATIENTS:
         remarks.append(f"With {best.patients} patients the interval is narrower than the truth.")
     return remarks
@@ -165,11 +165,8 @@ def _remarks(sources: _Sources, results: Sequence[Result]) -> list[str]:
 
 def _ordered(plan: Plan, best: Result | None) -> list[tuple[str, str]]:
     """Return decision and reason, the head of the best run first and the heads that were not trained last."""
-    own = (
-        []
-        if best is None
-        else [f"head {name}" for name in plan.configurations if f"{best.run.name}_".startswith(f"{name}_")]
-    )
+    run = "" if best is None else f"{best.run.name}_"
+    own = [f"head {name}" for name in plan.configurations if run.startswith(f"{name}_")]
     heads = [name for name in plan.reasons if name.startswith("head ") and name not in own]
     first = [name for name in own if name in plan.reasons]
     others = [name for name in plan.reasons if name not in (*heads, *first)]
@@ -177,9 +174,9 @@ def _ordered(plan: Plan, best: Result | None) -> list[tuple[str, str]]:
 
 
 def _box_plots(best: Result | None) -> list[Markup]:
-    if best is None or best.run.table is None:
+    if best is None:
         return []
-    table, unit = best.run.table, best.run.unit
+    table, unit = best.table, best.run.unit
     titles = {
         "Dice": ("Dice", 1.0),
         "NSD": (f"NSD at {best.run.tolerance:g} {unit}", 1.0),
@@ -218,15 +215,19 @@ def _curves(runs: Sequence[RunRecord]) -> list[Markup]:
 
 def _classes(sources: _Sources) -> list[tuple[ClassRow, str]]:
     """Return the classes of the fingerprint with their colours in the viewer."""
-    colours = dict(
-        zip(sources.plan.label_set.targets, overlay.colours(len(sources.plan.label_set.targets)), strict=True)
-    )
+    colours = _colours(sources.plan)
     return [(row, colours.get(row.name, "#888")) for row in class_rows(sources.fingerprint)]
+
+
+def _colours(plan: Plan) -> dict[str, str]:
+    """Return class -> colour."""
+    names = list(plan.label_set.targets)
+    return dict(zip(names, overlay.colours(len(names)), strict=True))
 
 
 def _folds(sources: _Sources) -> list[dict[str, Any]]:
     groups = sources.fingerprint.groups
-    trained = {name for run in sources.runs for name in (fold.name for fold in run.folds if fold.is_validated)}
+    validated = {fold.name for run in sources.runs for fold in run.folds if fold.is_validated}
     return [
         {
             "name": str(index),
@@ -234,7 +235,7 @@ def _folds(sources: _Sources) -> list[dict[str, Any]]:
             "train_patients": len({groups.get(case, case) for case in split.train}),
             "held_out": len(split.val),
             "patients": sorted({groups.get(case, case) for case in split.val}),
-            "validated": str(index) in trained,
+            "validated": str(index) in validated,
         }
         for index, split in enumerate(sources.splits)
     ]
@@ -254,7 +255,7 @@ def _cache(sources: _Sources) -> list[CacheUse]:
 def _viewer(sources: _Sources, best: Result | None, failures: Sequence[Failure]) -> dict[str, Any]:
     """Return the cases to look at with all their slices, as far as the file stays small; fit for JSON."""
     labels, axis = sources.plan.label_set, sources.plan.preprocessing.slice_axis
-    files = {case.name: case for case in training_cases(sources.dataset)}
+    files = {case.name: case for case in training_cases(sources.dataset) if case.images and case.label}
     wanted = _wanted(failures, sorted(files))
     scores = {failure.case: failure for failure in failures}
     shown: list[dict[str, Any]] = []
@@ -262,8 +263,8 @@ def _viewer(sources: _Sources, best: Result | None, failures: Sequence[Failure])
     for name, group in progress(wanted, "pictures", len(wanted), name=lambda pair: pair[0]):
         prediction = None if best is None else best.run.prediction(name, sources.dataset.file_ending)
         try:
-            view = view_case(files[name], prediction, labels, axis)
-        except (DatasetError, ImageFileError, KeyError) as error:
+            view = view_case(files.get(name, CaseFiles(name, ())), prediction, labels, axis)
+        except (DatasetError, ImageFileError) as error:
             log.warning("%s is not shown: %s", name, error)
             continue
         size += len(json.dumps(view))
@@ -274,8 +275,8 @@ def _viewer(sources: _Sources, best: Result | None, failures: Sequence[Failure])
         facts = {"name": name, "group": group, "dice": score and score.dice, "classes": score and score.classes}
         shown.append({**facts, **view})
     order = ("worst", "median", "best", "example")
-    colours = dict(zip(labels.targets, overlay.colours(len(labels.targets)), strict=True))
-    return {"cases": sorted(shown, key=lambda case: order.index(case["group"])), "colours": colours}
+    ordered = sorted(shown, key=lambda case: order.index(case["group"]))
+    return {"cases": ordered, "colours": _colours(sources.plan)}
 
 
 def _wanted(failures: Sequence[Failure], names: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.evaluation.case_table import CaseTable
 from autosam_net.evaluation.confidence import Interval, bootstrap_mean
 from autosam_net.reporting.runs import RunRecord
 
@@ -24,6 +25,7 @@ class Result:
     """
 
     run: RunRecord
+    table: CaseTable
     cases: int
     patients: int
     dice: Interval
@@ -31,15 +33,14 @@ class Result:
     presence: Mapping[str, tuple[int, int, int]]
 
 
-def measure_run(run: RunRecord, fingerprint: Fingerprint) -> Result:
+def measure_run(run: RunRecord, table: CaseTable, fingerprint: Fingerprint) -> Result:
     """Return the figures of a run that was validated."""
-    table = run.table
-    assert table is not None
     patients = [fingerprint.groups.get(case, case) for case in table.cases]
     reference, predicted = (table.values[name] > 0 for name in ("n_ref", "n_pred"))
     counts = (reference.sum(axis=0), (reference & ~predicted).sum(axis=0), (~reference & predicted).sum(axis=0))
     return Result(
         run=run,
+        table=table,
         cases=len(table.cases),
         patients=len(set(patients)),
         dice=bootstrap_mean(table.values["Dice"], patients),

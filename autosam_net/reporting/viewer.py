@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autosam_net.data.dataset import CaseFiles
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.volume import Volume
+from autosam_net.errors import DatasetError
 from autosam_net.evaluation.metrics import dice_of_classes
 from autosam_net.evaluation.report import check_pair
 from autosam_net.imageio import read_case, read_label
@@ -81,7 +82,8 @@ def view_case(case: CaseFiles, prediction: Path | None, labels: LabelSet, axis: 
 
 
 def _read(case: CaseFiles, prediction: Path | None, axis: int) -> _Stack:
-    assert case.label is not None, "only labelled cases are shown"
+    if case.label is None or not case.images:
+        raise DatasetError(f"{case.name}: image or label is not in the raw data set any more")
     image, reference = read_case(case.images), read_label(case.label)
     check_pair(case.name, reference, Volume(image.array[:1], image.geometry))
     predicted = None if prediction is None else read_label(prediction)

@@ -20,6 +20,7 @@ def finding(expected: float, found: float, unit: str = "mm") -> str:
         (0, 35, "invented, 35 mm³"),
         (41_200, 125_000, "much too large, 125 instead of 41.2 ml"),
         (41_200, 40_000, "of the right size, 40 instead of 41.2 ml"),
+        (5_000_000, 9_999_000, "too large, 9,999 instead of 5,000 ml"),
         (500, 300, "too small, 300 instead of 500 mm³"),
     ],
 )

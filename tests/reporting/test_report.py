@@ -126,7 +126,7 @@ def test_a_file_of_the_users_is_not_replaced_unless_asked(
     trained: Prepared, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = ("--root", str(trained.root))
-    assert main(["900", *root]) == 0 and main(["900", *root, "--quiet"]) == 0
+    assert main(["900", *root]) == 0 and main(["900", *root]) == 0
     assert report.is_file()
     own = tmp_path / "mine.html"
     own.write_text("mine")

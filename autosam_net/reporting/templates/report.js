@@ -55,7 +55,7 @@
     if (slice.prediction !== null) draw(byId("prediction"), view, slice, slice.prediction);
     byId("slice").max = view.slices.length - 1;
     byId("slice").value = state.slice;
-    byId("slice").disabled = view.slices.length === 1;
+    byId("position-bar").hidden = byId("strip").hidden = view.slices.length === 1;
     const dice = slice.dice === null ? "" : `, Dice ${figure(slice.dice)}`;
     byId("position").textContent = `slice ${slice.number} of ${view.depth}${dice}`;
     press([...byId("strip").children], (_, index) => index === state.slice);
@@ -76,7 +76,7 @@
       button.addEventListener("click", () => { state.slice = place; show(); });
     });
     const classes = Object.entries(view.classes || {}).map(([name, dice]) => `${name} ${figure(dice)}`);
-    byId("facts").textContent = view.dice === null ? "" : `${view.name}: Dice of the whole case ${figure(view.dice)} (${classes.join(", ")}); below the slider the Dice of each slice.`;
+    byId("facts").textContent = view.dice === null ? "" : `${view.name}: Dice of the whole case ${figure(view.dice)} (${classes.join(", ")})${view.slices.length > 1 ? "; below the slider the Dice of each slice." : ""}`;
     show();
   }
 
