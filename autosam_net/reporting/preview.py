@@ -31,7 +31,7 @@ MARGIN = 12
 PAPER, INK = "#16191d", "#e8eaed"
 
 Masks = Mapping[str, NDArray[np.bool_]]
-"""Class -> where it is, `(Z, Y, X)` or one slice `(Y, X)`."""
+"""Class -> where it is in one slice, `(Y, X)`."""
 
 
 @dataclass(frozen=True)
@@ -65,73 +65,113 @@ def write_preview(case: CaseFiles, target: Path, options: PreviewOptions) -> Non
     axis = options.axis
     if axis is None:
         axis = overlay.thickest_axis(image.shape, image.geometry.spacing)
-    labels = _labels_of(case, image)
-    maps = [] if labels is None else [overlay.slices_first(labels, axis)]
-    masks = _masks(maps[0], options.labels) if maps else {}
+    labels = _labels_of(case, image, axis, options.labels)
     planes = overlay.slices_first(image.array, axis)
+    maps = [] if labels is None else [labels.planes]
     shown = overlay.slices_to_show(maps, planes.shape[1], options.slices)
-    picture = _sheet(case.name, planes, masks, shown, image.geometry, axis, options.channel)
+    title = f"{case.name}   {_spacing_in_words(image.geometry)}"
+    tile = _tile_size(planes, overlay.plane_spacing(image.geometry.spacing, axis))
+    captions = [f"{'ZYX'[axis]} {index + 1} of {planes.shape[1]}" for index in shown]
+    slices = dict(zip(shown, _eight_bit(planes, shown, options.channel), strict=True))
+    rows = [[_tile(plain, {}, {}, tile) for plain in slices.values()]]
+    if labels is not None:
+        rows.append([_tile(plain, labels.masks(index), labels.colours, tile) for index, plain in slices.items()])
+    picture = _sheet(title, captions, rows, {} if labels is None else labels.legend)
     with atomic_file(target) as temporary:
         picture.save(temporary, format="PNG")
 
 
-def _labels_of(case: CaseFiles, image: Volume) -> NDArray[np.integer] | None:
+@dataclass(frozen=True)
+class _Labels:
+    """The label map of a case, slices first; masks are made slice by slice, since classes may be many.
+
+    Attributes:
+        planes: `(Z, Y, X)`.
+        targets: class -> its values.
+        counts: for each slice, value -> number of pixels.
+    """
+
+    planes: NDArray[np.integer]
+    targets: Mapping[str, tuple[int, ...]]
+    counts: tuple[Mapping[int, int], ...]
+
+    @property
+    def colours(self) -> dict[str, str]:
+        return dict(zip(self.targets, overlay.colours(len(self.targets)), strict=True))
+
+    @property
+    def legend(self) -> dict[str, str]:
+        """Return what is to be said of each class -> its colour."""
+        return {f"{name}: {self._extent(name)}": colour for name, colour in self.colours.items()}
+
+    def masks(self, index: int) -> dict[str, NDArray[np.bool_]]:
+        """Return the classes in a slice."""
+        here = self.counts[index].keys()
+        return {
+            name: np.isin(self.planes[index], values) for name, values in self.targets.items() if here & set(values)
+        }
+
+    def _extent(self, name: str) -> str:
+        pixels = [sum(counts.get(value, 0) for value in self.targets[name]) for counts in self.counts]
+        slices = sum(number > 0 for number in pixels)
+        if not slices:
+            return "nowhere"
+        return f"{pixels[0]} pixels" if len(pixels) == 1 else f"{slices} of {len(pixels)} slices"
+
+
+def _labels_of(case: CaseFiles, image: Volume, axis: int, names: LabelSet | None) -> _Labels | None:
     if case.label is None or not case.label.is_file():
         return None
-    labels = read_label(case.label)
-    if labels.shape != image.shape:
-        log.warning("%s: the label has shape %s, the image %s; left out", case.name, labels.shape, image.shape)
+    found = read_label(case.label)
+    if found.shape != image.shape:
+        log.warning("%s: the label has shape %s, the image %s; left out", case.name, found.shape, image.shape)
         return None
-    return labels.array[0]
+    planes: NDArray[np.integer] = overlay.slices_first(found.array[0], axis)
+    counts = tuple(
+        dict(zip(*(part.tolist() for part in np.unique(plane, return_counts=True)), strict=True)) for plane in planes
+    )
+    return _Labels(planes, _targets(sorted({value for count in counts for value in count}), names), counts)
 
 
-def _masks(labels: NDArray[np.integer], names: LabelSet | None) -> dict[str, NDArray[np.bool_]]:
-    """Return name -> mask of every class that is declared, and of every value that is there without a name."""
-    targets = {} if names is None else dict(names.targets)
-    if names is not None and names.ignore is not None:
-        targets["ignore"] = (names.ignore,)
-    known = {value for values in targets.values() for value in values} | {0}
-    for value in np.unique(labels).tolist():
-        if value not in known:
-            targets[f"{value}" if names is None else f"{value} (not in dataset.json)"] = (value,)
-    return {name: np.isin(labels, values) for name, values in targets.items()}
+def _targets(values: Sequence[int], names: LabelSet | None) -> dict[str, tuple[int, ...]]:
+    """Return the classes that are declared, and one for each value that is there without a name."""
+    if names is None:
+        return {str(value): (value,) for value in values if value != 0}
+    targets = {**names.targets, **({} if names.ignore is None else {"ignore": (names.ignore,)})}
+    unknown = [value for value in values if value not in names.allowed_values]
+    return {**targets, **{f"{value} (not in dataset.json)": (value,) for value in unknown}}
+
+
+def _spacing_in_words(geometry: Geometry) -> str:
+    if not geometry.calibrated:
+        return "no spacing in the file"
+    return " x ".join(f"{step:g}" for step in geometry.spacing) + " mm (Z, Y, X)"
+
+
+def _tile_size(planes: NDArray[np.generic], spacing: tuple[float, float]) -> tuple[int, int]:
+    """Return width and height of a slice in the picture, as it is in the patient."""
+    height, width = planes.shape[2] * spacing[0], planes.shape[3] * spacing[1]
+    return max(1, round(TILE * width / max(height, width))), max(1, round(TILE * height / max(height, width)))
 
 
 def _sheet(
-    name: str,
-    planes: NDArray[np.generic],
-    masks: Masks,
-    shown: Sequence[int],
-    geometry: Geometry,
-    axis: int,
-    channel: int,
+    title: str, captions: Sequence[str], rows: Sequence[Sequence[Image.Image]], legend: Mapping[str, str]
 ) -> Image.Image:
-    """Return the whole picture: a title, the slices, the slices with labels, and what the colours mean."""
+    """Return the whole picture: a title, rows of slices below their captions, and what the colours mean."""
     from PIL import Image, ImageDraw
 
-    rows, columns = overlay.plane_spacing(geometry.spacing, axis)
-    height, width = planes.shape[2] * rows, planes.shape[3] * columns
-    longer = max(height, width)
-    tile = (max(1, round(TILE * width / longer)), max(1, round(TILE * height / longer)))
-    pictures = _eight_bit(planes, shown, channel)
-    colours = dict(zip(masks, overlay.colours(len(masks)), strict=True))
-    legend = _legend(masks, colours, max(len(shown) * (tile[0] + MARGIN), 2 * TILE))
-    levels = 1 + bool(masks)
+    width, height = rows[0][0].width + MARGIN, rows[0][0].height + MARGIN
+    meaning = _legend(legend, max(len(captions) * width, 2 * TILE))
     top = MARGIN + 2 * LINE
-    total = max(legend.width, len(shown) * (tile[0] + MARGIN)) + MARGIN
-    sheet = Image.new("RGB", (total, top + levels * (tile[1] + MARGIN) + legend.height), PAPER)
+    size = (max(meaning.width, len(captions) * width) + MARGIN, top + len(rows) * height + meaning.height)
+    sheet = Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(sheet), _font(15)
-    unit = " mm" if geometry.calibrated else ", no spacing in the file"
-    steps = " x ".join(f"{step:g}" for step in geometry.spacing)
-    draw.text((MARGIN, MARGIN), f"{name}   {steps}{unit} (Z, Y, X)", INK, _font(17))
-    for column, index in enumerate(shown):
-        left = MARGIN + column * (tile[0] + MARGIN)
-        draw.text((left, top - LINE), f"{'ZYX'[axis]} {index + 1} of {planes.shape[1]}", INK, font)
-        sheet.paste(_tile(pictures[column], {}, {}, tile), (left, top))
-        if masks:
-            here = {name: mask[index] for name, mask in masks.items()}
-            sheet.paste(_tile(pictures[column], here, colours, tile), (left, top + tile[1] + MARGIN))
-    sheet.paste(legend, (MARGIN, sheet.height - legend.height))
+    draw.text((MARGIN, MARGIN), title, INK, _font(17))
+    for column, caption in enumerate(captions):
+        draw.text((MARGIN + column * width, top - LINE), caption, INK, font)
+        for row, tiles in enumerate(rows):
+            sheet.paste(tiles[column], (MARGIN + column * width, top + row * height))
+    sheet.paste(meaning, (MARGIN, sheet.height - meaning.height))
     return sheet
 
 
@@ -161,14 +201,13 @@ def _tile(picture: NDArray[np.uint8], masks: Masks, colours: Mapping[str, str], 
     return tile.resize(size, Image.Resampling.LANCZOS)
 
 
-def _legend(masks: Masks, colours: Mapping[str, str], width: int) -> Image.Image:
-    """Return the names beside their colours, with the number of slices of each class, in as many lines as needed."""
+def _legend(entries: Mapping[str, str], width: int) -> Image.Image:
+    """Return texts beside their colours, in as many lines as needed."""
     from PIL import Image, ImageDraw
 
     font = _font(15)
-    entries = [(f"{name}: {_count(mask)}", colours[name]) for name, mask in masks.items()]
     places, left, line = [], 0, 0
-    for text, _ in entries:
+    for text in entries:
         needed = int(font.getlength(text)) + 2 * LINE
         if left and left + needed > width:
             left, line = 0, line + 1
@@ -176,17 +215,10 @@ def _legend(masks: Masks, colours: Mapping[str, str], width: int) -> Image.Image
         left += needed
     legend = Image.new("RGB", (width, (line + 1) * LINE + MARGIN if entries else 1), PAPER)
     draw = ImageDraw.Draw(legend)
-    for (x, y), (text, colour) in zip(places, entries, strict=True):
+    for (x, y), (text, colour) in zip(places, entries.items(), strict=True):
         draw.rectangle((x, y + 3, x + 16, y + 19), fill=colour)
         draw.text((x + 24, y), text, INK, font)
     return legend
-
-
-def _count(mask: NDArray[np.bool_]) -> str:
-    filled = int(mask.any(axis=(1, 2)).sum())
-    if not filled:
-        return "nowhere"
-    return f"{int(mask.sum())} pixels" if len(mask) == 1 else f"{filled} of {len(mask)} slices"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -15,7 +15,7 @@ import torch
 from autosam_net.parallel import available_cores
 
 MIB = 2**20
-PACKAGES = ("autosam_net", "torch", "numpy", "SimpleITK", "monai", "batchgenerators")
+PACKAGES = ("autosam_net", "numpy", "SimpleITK", "monai", "batchgenerators")
 
 
 def run_facts(device: str) -> dict[str, Any]:
@@ -34,7 +34,11 @@ def run_facts(device: str) -> dict[str, Any]:
             "system": platform.platform(),
         },
         "peak_memory_mib": {kind: round(peak_memory_mib(kind)) for kind in dict.fromkeys(("cpu", device))},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,  # names the build, too
+            **{name: version(name) for name in PACKAGES},
+        },
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from autosam_net.commands.preview import main
+from autosam_net.reporting.preview import _targets
 from tests.support import Prepared, write_nifti
 
 
@@ -63,12 +64,10 @@ def test_colour_and_grey_images_in_2d(tmp_path: Path) -> None:
     assert has_colour(tmp_path / "out" / "photo.png") and not has_colour(tmp_path / "out" / "grey.png")
 
 
-def test_values_that_are_not_declared_are_shown(prepared: Prepared, tmp_path: Path) -> None:
-    from autosam_net.reporting.preview import _masks
-
-    masks = _masks(np.array([[[0, 1, 99]]]), prepared.dataset.labels)
-    assert list(masks)[-1] == "99 (not in dataset.json)"
-    assert [bool(mask.any()) for mask in masks.values()].count(True) == 2
+def test_values_that_are_not_declared_are_named(prepared: Prepared) -> None:
+    declared = prepared.dataset.labels
+    assert list(_targets([0, 1, 99], declared)) == [*declared.targets, "99 (not in dataset.json)"]
+    assert _targets([0, 7, 9], None) == {"7": (7,), "9": (9,)}
 
 
 @pytest.mark.parametrize(
