@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import TypeVar
 
 from autosam_net.errors import AutosamError
 from autosam_net.plugins import load_plugins, loaded_plugins
+
+log = logging.getLogger("autosam_net")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,6 +64,8 @@ def progress(
 ) -> Iterator[Item]:
     """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds.
 
+    Nothing is shown where the logger `autosam_net` is set to let warnings through only, as --quiet does.
+
     Args:
         name: what the bar says of the item in hand.
     """
@@ -79,6 +84,7 @@ def progress(
         file=sys.stderr if terminal else PlainLines(),
         mininterval=interval,
         delay=delay,
+        disable=log.level > logging.INFO,
     )
     for item in bar:
         if name is not None:
@@ -91,21 +97,26 @@ def map_cases(
     items: Sequence[Item],
     description: str,
     workers: int | None = None,
+    name: Callable[[Item], str] | None = None,
 ) -> list[Result]:
     """Return `function(item)` for every item, in order, computed by `workers` processes (default: all cores).
 
     An error of a worker arrives as it was raised, with its own traceback. One item or one worker runs in this process.
+
+    Args:
+        name: what the progress bar says of the item in hand; with several workers, of the last one that is done.
     """
     workers = min(workers or available_cores(), len(items))
     if workers <= 1:
-        return [function(item) for item in progress(items, description, len(items))]
+        return [function(item) for item in progress(items, description, len(items), name=name)]
     import joblib
 
     try:
         with joblib.Parallel(n_jobs=workers, return_as="generator") as pool:
             call = joblib.delayed(functools.partial(_call_as_here, function, os.getcwd(), loaded_plugins()))
-            results = pool(call(item) for item in items)
-            return list(progress(results, description, len(items)))
+            done = zip(items, pool(call(item) for item in items), strict=True)
+            name_of_done = None if name is None else lambda pair: name(pair[0])
+            return [result for _, result in progress(done, description, len(items), name=name_of_done)]
     except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
         raise AutosamError(
             f"{description}: a worker process was killed, most often for want of memory. "

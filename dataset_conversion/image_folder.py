@@ -101,7 +101,7 @@ def convert_images(
     """
     check_vacant(identifier, f"Dataset{identifier:03d}_{name}", raw, overwrite)
     pairs = find_pairs(existing_folder(images), existing_folder(masks))
-    facts = map_cases(_examine, pairs, "examine", workers)
+    facts = map_cases(_examine, pairs, "examine", workers, lambda pair: pair.case)
     colour = any(fact.channels == 3 for fact in facts)
     _announce_channels(facts)
     table = number_colours(frozenset().union(*(fact.colours for fact in facts)), labels)
@@ -116,7 +116,7 @@ def convert_images(
     )
     with new_raw_dataset(description, raw, overwrite) as folder:
         jobs = [(pair, fact, colour, table, folder) for pair, fact in zip(pairs, facts, strict=True)]
-        map_cases(_write_pair, jobs, "write", workers)
+        map_cases(_write_pair, jobs, "write", workers, lambda job: job[0].case)
     return description
 
 

@@ -23,6 +23,7 @@ SLOW = (
     "matplotlib",
     "joblib",
     "rich",
+    "jinja2",
 )
 PROGRAM = """
 import contextlib, importlib, io, json, sys

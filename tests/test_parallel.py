@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -60,6 +61,23 @@ def test_the_bar_names_the_item_in_hand(capsys: pytest.CaptureFixture[str], monk
     assert list(progress(["patient7", "patient8"], "predict", 2, name=str.upper)) == ["patient7", "patient8"]
     said = capsys.readouterr().err
     assert "PATIENT7" in said and "PATIENT8" in said
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_of_many_cases_names_them(
+    workers: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    assert map_cases(str, [7, 8], "reading", workers, name=lambda number: f"patient{number}") == ["7", "8"]
+    said = capsys.readouterr().err
+    assert "patient7" in said and "case/s" in said
+
+
+def test_a_quiet_program_has_no_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    monkeypatch.setattr(parallel.log, "level", logging.WARNING)
+    assert list(progress([1, 2], "predict", 2)) == [1, 2]
+    assert capsys.readouterr().err == ""
 
 
 def test_there_is_a_core() -> None:

@@ -85,13 +85,14 @@ def confidences_in(rows: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[st
     cases: dict[str, dict[str, Confidence | None]] = {}
     for (case, name), row in rows.items():
         if "agreement" in row:
-            agreement, certainty = (number(row[column], case, column) for column in ("agreement", "certainty"))
+            where = f"{CASES_FILE}: {case}"
+            agreement, certainty = (number(row[column], where, column) for column in ("agreement", "certainty"))
             one = None if agreement is None or certainty is None else Confidence(agreement, certainty)
             cases.setdefault(case, {})[name] = one
     return dict(cases)
 
 
-def number(cell: str, case: str, column: str) -> float | None:
+def number(cell: str, where: str, column: str) -> float | None:
     """Return the number in a cell, None where it is empty.
 
     Raises:
@@ -102,7 +103,7 @@ def number(cell: str, case: str, column: str) -> float | None:
     except ValueError:
         value = math.nan
     if value is not None and not math.isfinite(value):
-        raise DatasetError(f"{CASES_FILE}: {case}: {column} is {cell!r}, expected a number. Remove the file.")
+        raise DatasetError(f"{where}: {column} is {cell!r}, expected a number. Remove the file.")
     return value
 
 

@@ -153,7 +153,7 @@ def evaluate_pairs(
     """
     workers = workers or workers_for([reference for _, reference, _ in pairs])
     function = partial(evaluate_files, labels=labels, tolerance=tolerance)
-    return summarize(map_cases(function, pairs, "evaluating", workers), labels, tolerance)
+    return summarize(map_cases(function, pairs, "evaluate", workers, lambda pair: pair[0]), labels, tolerance)
 
 
 def workers_for(files: Sequence[Path]) -> int:

@@ -69,7 +69,9 @@ def _validation_cases(fold: Path, patients: Mapping[str, str]) -> list[Validatio
             name=f"{fold.name}/{case}",
             patient=patients.get(case, case),
             confidences=confidences,
-            dice={name: number(rows[case, name].get("Dice", ""), case, "Dice") for name in confidences},
+            dice={
+                name: number(rows[case, name].get("Dice", ""), f"{CASES_FILE}: {case}", "Dice") for name in confidences
+            },
         )
         for case, confidences in confidences_in(rows).items()
     ]

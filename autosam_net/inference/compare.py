@@ -237,7 +237,7 @@ def measure(comparison: Comparison) -> DiceTable:
     ]
     labels = comparison.plan.label_set
     workers = workers_for([file for case in cases for file in case.predictions])
-    dice = map_cases(partial(_dice_of_case, labels=labels), cases, "measure", workers)
+    dice = map_cases(partial(_dice_of_case, labels=labels), cases, "measure", workers, lambda case: case.name)
     fingerprint = comparison.folders.preprocessed / comparison.dataset.name / "dataset_fingerprint.json"
     patients = load_groups(fingerprint)
     return DiceTable(

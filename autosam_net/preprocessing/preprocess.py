@@ -92,7 +92,7 @@ def preprocess_dataset(
         if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
             shutil.rmtree(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
-    return map_cases(work, cases, "preprocess", workers)
+    return map_cases(work, cases, "preprocess", workers, lambda case: case.name)
 
 
 def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:
