@@ -120,8 +120,8 @@ def _runs(
     """Return all trainings in the order of the tables; a wrong word is named before the first of them begins."""
     from autosam_net.data.dataset import label_files
     from autosam_net.data.splits import held_out_cases, load_splits
+    from autosam_net.training.cases import count_patients, training_split, unlabelled_part
     from autosam_net.training.run import ModelFolder, TrainingOptions
-    from autosam_net.training.train import count_patients, training_split, unlabelled_part
 
     splits = load_splits(folders.preprocessed / dataset.name / "splits_final.json")
     label_files(dataset, held_out_cases(splits, arguments.fold))
@@ -131,7 +131,7 @@ def _runs(
         plan.configuration(name)
         for n, seed, unlabelled in product(numbers, range(arguments.seeds), (False, True)[: 1 + arguments.unlabelled]):
             options = replace(always, labelled=n, unlabelled=unlabelled, seed=seed)
-            others = unlabelled_part(dataset, arguments.fold, options, folders)  # names it where none are left
+            others = unlabelled_part(dataset, plan.for_configuration(name), arguments.fold, options, folders)
             split = training_split(dataset, arguments.fold, options, folders)
             cases = {"trained_on": split.train, "held_out": split.val, "unlabelled": others}
             model = ModelFolder(folders.results / dataset.name / options.run_name(name))

@@ -23,11 +23,13 @@ from autosam_net.inference.export import export_case
 from autosam_net.inference.model import load_head
 from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import slice_probabilities
+from autosam_net.inference.pseudo_labels import write_lessons
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
+from autosam_net.training.cases import training_split, unlabelled_part
 from autosam_net.training.run import ModelFolder, TrainingOptions
-from autosam_net.training.train import train_head, training_split, unlabelled_part
+from autosam_net.training.train import train_head
 
 SlicesOf = Callable[[PreprocessedCase, Mapping[str, CachedEmbedding]], Iterator[NDArray[np.float32]]]
 """Takes a case and its embeddings by pose, yields slices: probabilities `(outputs, Y, X)` on the cropped raw grid."""
@@ -38,8 +40,8 @@ def train_and_validate(
 ) -> tuple[Path, Summary | None]:
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
-    With unlabelled cases the same head is trained and validated without them first, so that both can be compared,
-    unless the fold holds nothing out.
+    With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
+    reach can be compared.
 
     The summary is None where the fold holds nothing out, and where one was written already by a training that
     `options.resume` takes up.
@@ -48,11 +50,13 @@ def train_and_validate(
         AutosamError: as `train_head` and `validate_fold` do.
     """
     held_out = training_split(dataset, fold, options, folders).val
-    if unlabelled_part(dataset, fold, options, folders) and held_out:
-        supervised = replace(options, unlabelled=False, resume=not options.overwrite)
-        train_and_validate(dataset, plan, configuration, fold, supervised, folders)
     plan = plan.for_configuration(configuration)
-    folder = train_head(dataset, plan, configuration, fold, options, folders)
+    lessons = None
+    if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
+        supervised = replace(options, unlabelled=False, resume=not options.overwrite)
+        taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
+        lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
+    folder = train_head(dataset, plan, configuration, fold, options, folders, lessons)
     if not held_out or (options.resume and (folder / "validation" / "summary.json").is_file()):
         write_model_card(ModelFolder(folder.parent), dataset, folders)
         return folder, None

@@ -30,7 +30,6 @@ class TrainingState:
         log: one row an epoch.
         seconds: spent in training so far.
         sums: of loss and Dice over the iterations of the epoch in hand.
-        teacher: the running mean of the head, where unlabelled cases are learnt from.
     """
 
     head: nn.Module
@@ -40,12 +39,6 @@ class TrainingState:
     log: list[dict[str, float]]
     seconds: float
     sums: dict[str, float]
-    teacher: nn.Module | None = None
-
-    @property
-    def result(self) -> nn.Module:
-        """Return what the training is for: the teacher, where there is one, else the head."""
-        return self.head if self.teacher is None else self.teacher
 
 
 def save_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
@@ -55,8 +48,6 @@ def save_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
         settings: digest of all that the training depends on.
     """
     tensors = {f"head.{name}": tensor for name, tensor in state.head.state_dict().items()}
-    if state.teacher is not None:
-        tensors |= {f"teacher.{name}": tensor for name, tensor in state.teacher.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     tensors["generator"] = torch.get_rng_state()
@@ -86,8 +77,6 @@ def restore_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
             "Go back to them, or begin anew with --overwrite."
         )
     state.head.load_state_dict(_below(tensors, "head."))
-    if state.teacher is not None:
-        state.teacher.load_state_dict(_below(tensors, "teacher."))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, key = name.split(".", 1)

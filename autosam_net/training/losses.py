@@ -48,17 +48,6 @@ class SegmentationLoss(nn.Module):
         mask = known[:, None]
         return self.dice(probabilities * mask, foreground * mask) + (entropy * known).sum() / known.sum().clamp(min=1)
 
-    def pseudo_targets(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the targets `(B, outputs, S, S)` that logits speak for, 0 or 1, and their probability `(B, S, S)`.
-
-        Of regions the probability of the least certain one counts.
-        """
-        if self.exclusive:
-            probability, index = torch.softmax(logits.float(), 1).max(1)
-            return functional.one_hot(index, logits.shape[1]).movedim(-1, 1).float(), probability
-        probabilities = torch.sigmoid(logits.float())
-        return (probabilities > 0.5).float(), torch.maximum(probabilities, 1 - probabilities).amin(1)
-
 
 def target_table(labels: LabelSet) -> torch.Tensor:
     """Return the table `(values, outputs)` that turns a label value into the target of each output, 0 or 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,42 +14,43 @@ import numpy as np
 import torch
 from torch import nn
 
-from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
-from autosam_net.data.fingerprint import load_groups
-from autosam_net.data.plan import Configuration, Plan, settings_digest
+from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.plan import PLAIN, Configuration, Plan, settings_digest
 from autosam_net.data.splits import (
     Split,
-    detect_group_pattern,
-    draw_labelled,
-    group_cases,
-    load_splits,
-    select_fold,
 )
-from autosam_net.embedding.embed import EncoderSource, embed_dataset
+from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import find_weights, weights_sha256
-from autosam_net.errors import ModelError, UsageError
+from autosam_net.errors import ModelError
+from autosam_net.files import sha256_of_files
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import to_json, write_json
 from autosam_net.paths import Folders, find_folders
-from autosam_net.preprocessing.preprocess import StoredCase, cases_folder, load_record
-from autosam_net.preprocessing.slices import count_inputs
+from autosam_net.preprocessing.preprocess import StoredCase
+from autosam_net.preprocessing.slices import count_inputs, tile_grid
 from autosam_net.training.batches import BatchSource, CachedBatches
-from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint, save_tensors
-from autosam_net.training.consistency import (
-    COST,
-    LENGTH,
-    UnlabelledBatches,
-    consistency_loss,
-    follow,
-    make_teacher,
-    teacher_weight,
+from autosam_net.training.cases import count_patients, records_of, training_split
+from autosam_net.training.checkpoint import (
+    TrainingState,
+    load_tensors,
+    restore_checkpoint,
+    save_checkpoint,
+    save_tensors,
 )
 from autosam_net.training.curves import write_log
 from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
+from autosam_net.training.unlabelled import (
+    RATE,
+    Lessons,
+    PseudoLabelledBatches,
+    PseudoLabelledCase,
+    unknown_value,
+    unlabelled_loss,
+)
 
 log = logging.getLogger(__name__)
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
@@ -63,6 +64,7 @@ class _Run:
     Attributes:
         digest: of all that the result depends on, the length of the training left out.
         deadline: of the monotonic clock, in seconds.
+        lessons: what unlabelled cases teach, if any.
     """
 
     plan: Plan
@@ -72,6 +74,7 @@ class _Run:
     source: EncoderSource
     digest: str
     deadline: float
+    lessons: Lessons | None
 
     @property
     def mixed_precision(self) -> bool:
@@ -81,6 +84,11 @@ class _Run:
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
+    @property
+    def learning_rate(self) -> float:
+        """Return the highest rate."""
+        return self.settings.learning_rate * (1.0 if self.lessons is None else RATE)
+
 
 def train_head(
     dataset: DatasetSpec,
@@ -89,29 +97,30 @@ def train_head(
     fold: str | int,
     options: TrainingOptions | None = None,
     folders: Folders | None = None,
+    lessons: Lessons | None = None,
 ) -> Path:
     """Train a head on one fold and return the fold's folder; what the embedding cache lacks is encoded first.
 
     Args:
         configuration: a name in the plan, such as "cnn".
         fold: 0 .. 4, or "all" for no validation part.
+        lessons: what unlabelled cases teach, exactly where `options.unlabelled` asks for it;
+            `inference.validate.train_and_validate` makes them.
 
     Raises:
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
         PlanError: the configuration is not in the plan, a case is not preprocessed, or this fold was trained before.
-        UsageError: there is no such fold, not so many patients, or none that is unlabelled.
+        UsageError: there is no such fold, or not so many patients.
         WeightsError: the encoder's weights are missing.
     """
     begin = time.monotonic()
     options, folders = options or TrainingOptions(), folders or find_folders()
+    assert (lessons is not None) == options.unlabelled, "unlabelled cases teach by pseudo-labels"
     plan = plan.for_configuration(configuration)
     settings = plan.configuration(configuration)
     plan.largest_only()  # names a class that does not exist before hours of training
     split = training_split(dataset, str(fold), options, folders)
-    unlabelled = unlabelled_part(dataset, str(fold), options, folders)
-    records, others = (
-        [load_record(cases_folder(dataset, folders) / case) for case in cases] for cases in (split.train, unlabelled)
-    )
+    records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     folder = prepare_fold(model, str(fold), plan, options)
@@ -120,106 +129,70 @@ def train_head(
         return folder
     source = EncoderSource(plan.encoding, options.device)
     deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
-    run = _Run(plan, settings, options, folder, source, _digest(plan, settings, options, records, others), deadline)
+    digest = _digest(plan, settings, options, records, lessons)
+    run = _Run(plan, settings, options, folder, source, digest, deadline, lessons)
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
-    others_too = f", and on {len(unlabelled)} unlabelled cases" if unlabelled else ""
-    log.info("training on %d cases, %d views of each slice%s", len(split.train), views, others_too)
+    log.info("training on %d cases, %d views of each slice", len(split.train), views)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
-    unlabelled_entries = embed_dataset(dataset, plan, folders, unlabelled, 1, options.device)
+    more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
-    epochs = settings.epochs_for(inputs, count_patients(split, dataset, folders)) * (LENGTH if unlabelled else 1)
+    epochs = settings.epochs_for(inputs, count_patients(split, dataset, folders))
     state = _initial_state(run, options.epochs or epochs)
     if options.resume and run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
-    more = UnlabelledBatches(unlabelled_entries) if unlabelled else None
     _optimize(run, state, CachedBatches(entries, plan.label_set), more)
-    write_json(folder / "run.json", _manifest(run, split, unlabelled, views, state, encoded - begin))
+    write_json(folder / "run.json", _manifest(run, split, views, state, encoded - begin))
     _save_model(run, state)  # last: where it lies, the fold counts as trained
     return folder
 
 
-def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> Split:
-    """Return the cases of a fold, its training part reduced to the labelled patients that the options ask for."""
-    split = select_fold(load_splits(folders.preprocessed / dataset.name / "splits_final.json"), fold)
-    if options.labelled is None:
-        return split
-    return Split(draw_labelled(split.train, _groups(dataset, folders), options.labelled, options.seed), split.val)
+def _taught_batches(
+    dataset: DatasetSpec, plan: Plan, lessons: Lessons, device: str, folders: Folders
+) -> PseudoLabelledBatches:
+    log.info("and on pseudo-labels of %d unlabelled cases", len(lessons.cases))
+    entries = embed_poses(dataset, plan, folders, lessons.cases, (PLAIN, *plan.encoding.poses), device)
+    grids = [
+        tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
+    ]
+    maps = [np.load(lessons.file(case), mmap_mode="r", allow_pickle=False) for case in lessons.cases]
+    cases = [PseudoLabelledCase(*parts) for parts in zip(entries, maps, grids, strict=True)]
+    return PseudoLabelledBatches(cases, unknown_value(plan.label_set))
 
 
-def unlabelled_part(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> tuple[str, ...]:
-    """Return the cases that are used without labels: of the fold's other patients, and the scans in imagesUn.
-
-    Raises:
-        UsageError: they are asked for, and there are none.
-    """
-    if not options.unlabelled:
-        return ()
-    whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
-    split = training_split(dataset, fold, options, folders)
-    labelled = set(split.train)
-    others = tuple(case for case in whole if case not in labelled)
-    scans = _scans_of_others(dataset, split.val, folders)
-    if not (others or scans):
-        raise UsageError(
-            "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
-            "or give --labelled N with fewer patients."
-        )
-    return others + scans
-
-
-def _scans_of_others(dataset: DatasetSpec, held_out_cases: Sequence[str], folders: Folders) -> tuple[str, ...]:
-    """Return the scans in imagesUn that are not, by their names, of patients whom the fold holds out."""
-    groups = _groups(dataset, folders)
-    held_out = {groups[case] for case in held_out_cases}
-    names = [scan.name for scan in unlabelled_scans(dataset)]
-    patients = group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(groups)))
-    used = tuple(name for name in names if patients[name] not in held_out)
-    if len(used) < len(names):
-        log.info("%d scans in imagesUn are left out: the fold holds out their patients", len(names) - len(used))
-    return used
-
-
-def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
-    """Return case -> patient, as the fingerprint has it."""
-    return load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json")
-
-
-def count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
-    """Return the number of patients that a fold trains on."""
-    groups = _groups(dataset, folders)
-    return len({groups[case] for case in split.train})
-
-
-def _digest(plan: Plan, settings: Configuration, options: TrainingOptions, *records: Sequence[StoredCase]) -> str:
+def _digest(
+    plan: Plan,
+    settings: Configuration,
+    options: TrainingOptions,
+    records: Sequence[StoredCase],
+    lessons: Lessons | None,
+) -> str:
     encoding, recipe = replace(plan.encoding, weights=None), replace(settings, epochs=0, maximum_epochs=0)
     weights = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     labels = list(plan.labels.items()), plan.regions_class_order
-    contents = [[record.key for record in part] for part in records]
-    return settings_digest(encoding, recipe, weights, labels, options.seed, contents)
+    contents = [record.key for record in records]
+    taught = None if lessons is None else sha256_of_files([lessons.start, *map(lessons.file, lessons.cases)])
+    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught)
 
 
-def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: UnlabelledBatches | None) -> None:
+def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
     state.head.train()
     clock = time.monotonic()
     with StopRequest() as stop:
         while state.iteration < state.epochs * settings.iterations:
-            total = state.epochs * settings.iterations
-            rate = learning_rate(state.iteration, total, settings.learning_rate)
+            rate = learning_rate(state.iteration, state.epochs * settings.iterations, run.learning_rate)
             rng = np.random.default_rng([run.options.seed, state.iteration])
             embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size))
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
                 logits = state.head(embedding)
             loss = loss_function(logits, labels)
-            if unlabelled is not None and (weight := teacher_weight(state.iteration, total)) > 0:
-                assert state.teacher is not None
-                others = unlabelled.draw(rng, settings.batch_size).to(device)
-                more = consistency_loss(state.head, state.teacher, others, loss_function, rng, run.mixed_precision)
-                loss = loss + weight * more
+            if unlabelled is not None:
+                seen, taught = (part.to(device) for part in unlabelled.draw(rng, settings.batch_size))
+                loss = loss + unlabelled_loss(state.head, seen, taught, loss_function, rng, run.mixed_precision)
             _step(state, loss, rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
@@ -247,8 +220,6 @@ def _step(state: TrainingState, loss: torch.Tensor, rate: float) -> None:
     loss.backward()
     nn.utils.clip_grad_norm_(state.head.parameters(), 1.0)
     state.optimizer.step()
-    if state.teacher is not None:
-        follow(state.teacher, state.head, state.iteration)
     state.iteration += 1
 
 
@@ -270,9 +241,8 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
         )
     state.log.append({name: round(value, 6) for name, value in row.items()})
     state.sums.clear()
-    pace = spent * (COST if _teacher_waits(run, state) else 1.0)  # seconds that a coming epoch will take
     if run.deadline < math.inf:
-        affordable = done + max(0, int((run.deadline - time.monotonic()) / pace))
+        affordable = done + max(0, int((run.deadline - time.monotonic()) / spent))
         if affordable < state.epochs:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
@@ -280,22 +250,18 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
     write_log(run.folder, state.log)
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
-        *(done, state.epochs, row["loss"], row["batch_dice"], spent, pace * (state.epochs - done)),
+        *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
     )
-
-
-def _teacher_waits(run: _Run, state: TrainingState) -> bool:
-    """Return whether the expensive part of a training with unlabelled cases is still to come."""
-    return state.teacher is not None and teacher_weight(state.iteration, state.epochs * run.settings.iterations) == 0
 
 
 def _initial_state(run: _Run, epochs: int) -> TrainingState:
     torch.manual_seed(run.options.seed)
     settings, decoder_weights = run.settings, run.source.encoder.mask_decoder_weights
     head = build_head(settings.head, head_shape(run.plan), settings.settings, decoder_weights).to(run.options.device)
+    if run.lessons is not None:
+        head.load_state_dict(load_tensors(run.lessons.start)[0])
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    teacher = make_teacher(head) if run.options.unlabelled else None
-    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={}, teacher=teacher)
+    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
 
 
 def head_shape(plan: Plan) -> HeadShape:
@@ -324,15 +290,13 @@ def _save_model(run: _Run, state: TrainingState) -> None:
         "encoder_sha256": run.source.encoder.weights_sha256,
         **trained_by(run.plan),
     }
-    save_tensors(run.folder / "model.safetensors", state.result.state_dict(), metadata)
+    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), metadata)
 
 
-def _manifest(
-    run: _Run, split: Split, unlabelled: Sequence[str], views: int, state: TrainingState, encoding_seconds: float
-) -> dict[str, Any]:
+def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
     return {
         "trained_on": split.train,
-        "unlabelled": unlabelled,
+        "unlabelled": () if run.lessons is None else run.lessons.cases,
         "held_out": split.val,
         "views": views,
         "options": to_json(run.options),

@@ -17,8 +17,8 @@ from autosam_net.errors import UsageError
 from autosam_net.inference import validate
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
+from autosam_net.training.cases import training_split
 from autosam_net.training.run import ModelFolder, TrainingOptions
-from autosam_net.training.train import training_split
 from tests.support import Prepared
 
 ALL = ("-c", "linear", "cnn", "--labelled", "1", "all", "--seeds", "2")

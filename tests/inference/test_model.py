@@ -17,9 +17,10 @@ from autosam_net.inference.model import Model, load_model
 from autosam_net.inference.validate import train_and_validate, validate_fold
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
+from autosam_net.training.cases import training_split
 from autosam_net.training.checkpoint import load_tensors, save_tensors
 from autosam_net.training.run import TrainingOptions
-from autosam_net.training.train import train_head, training_split
+from autosam_net.training.train import train_head
 from tests.support import TINY, Prepared, with_unet
 
 

@@ -20,8 +20,9 @@ from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training import train
+from autosam_net.training.cases import training_split
 from autosam_net.training.run import TrainingOptions, list_models
-from autosam_net.training.train import learning_rate, train_head, training_split
+from autosam_net.training.train import learning_rate, train_head
 from tests.support import TINY, Prepared, with_unet
 
 

@@ -1,0 +1,120 @@
+"""Which cases a fold trains on, with and without their labels."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
+from autosam_net.data.fingerprint import load_groups
+from autosam_net.data.plan import Plan
+from autosam_net.data.splits import Split, detect_group_pattern, draw_labelled, group_cases, load_splits, select_fold
+from autosam_net.errors import UsageError
+from autosam_net.paths import Folders
+from autosam_net.preprocessing.preprocess import StoredCase, cases_folder, load_record
+from autosam_net.preprocessing.slices import count_inputs
+from autosam_net.training.run import TrainingOptions
+
+log = logging.getLogger(__name__)
+
+
+def records_of(dataset: DatasetSpec, cases: Sequence[str], folders: Folders) -> list[StoredCase]:
+    """Return the records of preprocessed cases.
+
+    Raises:
+        PlanError: one is not preprocessed.
+    """
+    return [load_record(cases_folder(dataset, folders) / case) for case in cases]
+
+
+def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> Split:
+    """Return the cases of a fold, its training part reduced to the labelled patients that the options ask for."""
+    split = select_fold(load_splits(folders.preprocessed / dataset.name / "splits_final.json"), fold)
+    if options.labelled is None:
+        return split
+    return Split(draw_labelled(split.train, _groups(dataset, folders), options.labelled, options.seed), split.val)
+
+
+def unlabelled_part(
+    dataset: DatasetSpec, plan: Plan, fold: str, options: TrainingOptions, folders: Folders
+) -> tuple[str, ...]:
+    """Return the cases that are used without labels: of the fold's other patients, and the scans in imagesUn.
+
+    As many as the plan's budget of encoder passes allows, all poses counted: first one case of every patient, drawn
+    with the seed, then a second of every patient, and so on.
+
+    Raises:
+        UsageError: they are asked for, and there are none.
+    """
+    if not options.unlabelled:
+        return ()
+    whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
+    split = training_split(dataset, fold, options, folders)
+    labelled = set(split.train)
+    others = tuple(case for case in whole if case not in labelled)
+    scans = _scans_of_others(dataset, split.val, folders)
+    if not (others or scans):
+        raise UsageError(
+            "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
+            "or give --labelled N with fewer patients."
+        )
+    patients = {**_groups(dataset, folders), **_patients_of_scans(dataset, folders)}
+    inputs = {
+        case: count_inputs(record.properties.shape, plan.encoding)
+        for case, record in zip(others + scans, records_of(dataset, others + scans, folders), strict=True)
+    }
+    budget = plan.encoding.slice_budget // (1 + len(plan.encoding.poses))
+    return choose_unlabelled(inputs, patients, budget, options.seed)
+
+
+def choose_unlabelled(
+    inputs: Mapping[str, int], patients: Mapping[str, str], budget: int, seed: int
+) -> tuple[str, ...]:
+    """Return the cases to learn from without labels, one of every patient before a second of any.
+
+    Args:
+        inputs: case -> its encoder inputs.
+        patients: case -> patient.
+        budget: inputs of all chosen cases together; the first case is always taken.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [sorted(inputs)[index] for index in rng.permutation(len(inputs))]
+    seen: Counter[str] = Counter()
+    turns = {}
+    for case in drawn:
+        turns[case] = seen[patients[case]]
+        seen[patients[case]] += 1
+    queue = sorted(drawn, key=lambda case: turns[case])  # stable: patients stay in the order drawn
+    spent = np.cumsum([inputs[case] for case in queue])
+    return tuple(sorted(queue[: max(1, int((spent <= budget).sum()))]))
+
+
+def _scans_of_others(dataset: DatasetSpec, held_out_cases: Sequence[str], folders: Folders) -> tuple[str, ...]:
+    """Return the scans in imagesUn that are not, by their names, of patients whom the fold holds out."""
+    groups, patients = _groups(dataset, folders), _patients_of_scans(dataset, folders)
+    held_out = {groups[case] for case in held_out_cases}
+    used = tuple(name for name, patient in patients.items() if patient not in held_out)
+    if len(used) < len(patients):
+        log.info("%d scans in imagesUn are left out: the fold holds out their patients", len(patients) - len(used))
+    return used
+
+
+def _patients_of_scans(dataset: DatasetSpec, folders: Folders) -> dict[str, str]:
+    """Return scan in imagesUn -> patient, by its name."""
+    names = [scan.name for scan in unlabelled_scans(dataset)]
+    return group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(_groups(dataset, folders))))
+
+
+def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
+    """Return case -> patient, as the fingerprint has it."""
+    return load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json")
+
+
+def count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
+    """Return the number of patients that a fold trains on."""
+    groups = _groups(dataset, folders)
+    return len({groups[case] for case in split.train})
