@@ -1,11 +1,28 @@
 """Images and label maps from files and back; the only place where the order of axes is turned round."""
 
-from autosam_net.imageio import natural, simpleitk  # they enter their readers into READERS
-from autosam_net.imageio.reader import READERS, Reader, read_case, read_image, read_label, split_ending, write_label
+from autosam_net.imageio import dicom, natural, simpleitk  # they enter their readers into READERS and FOLDER_READERS
+from autosam_net.imageio.reader import (
+    FOLDER_READERS,
+    READERS,
+    FolderReader,
+    Reader,
+    image_stem,
+    is_image_folder,
+    read_case,
+    read_image,
+    read_label,
+    split_ending,
+    write_label,
+)
 
 __all__ = [
+    "FOLDER_READERS",
     "READERS",
+    "FolderReader",
     "Reader",
+    "dicom",
+    "image_stem",
+    "is_image_folder",
     "natural",
     "read_case",
     "read_image",

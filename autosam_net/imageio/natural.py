@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +17,7 @@ from numpy.typing import NDArray
 
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import ImageFileError
-from autosam_net.imageio.reader import READERS, Reader, damaged, split_ending
+from autosam_net.imageio.reader import READERS, Reader, damaged, split_ending, without_warnings
 from autosam_net.jsonio import write_json
 
 if TYPE_CHECKING:
@@ -100,7 +97,7 @@ def _pages(path: Path) -> list[Image.Image]:
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
     try:
-        with _quiet(), Image.open(path) as image:
+        with without_warnings(), Image.open(path) as image:
             if path.name.lower().endswith((".tif", ".tiff")):
                 return [page.copy() for page in ImageSequence.Iterator(image)]
             image.load()
@@ -109,14 +106,6 @@ def _pages(path: Path) -> list[Image.Image]:
         raise ImageFileError(f"{path}: too large to be read at once ({error}). Cut it into tiles.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise damaged(path, str(error).replace(str(path), path.name)) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide remarks on metadata (EXIF, tags) that no reader here uses; errors still come."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _image_channels(page: Image.Image, path: Path) -> NDArray[np.generic]:
@@ -179,7 +168,7 @@ def _tiff_bits(path: Path) -> tuple[int, ...]:
     from PIL import Image
 
     try:
-        with _quiet(), Image.open(path) as image:
+        with without_warnings(), Image.open(path) as image:
             return tuple(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, ()))
     except (OSError, SyntaxError, ValueError):
         return ()  # the error comes when the pages are read
