@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_predict --help`."""
     parser = new_parser("Predict images with the ensemble of all trained folds; label maps lie on the raw grid.")
-    parser.add_argument("-i", "--input", type=Path, nargs="+", required=True, help="folder of images, or image files")
+    parser.add_argument(
+        "-i", "--input", type=Path, nargs="+", required=True, help="folder of images or DICOM series, or one of them"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
     parser.add_argument("-d", "--dataset", help="number or name; needed only where several have models")
     parser.add_argument(
@@ -29,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-m", "--model", type=Path, help="a model's folder, instead of -d and -c")
     parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
+    parser.add_argument("--save_dicom_seg", action="store_true", help="also CASE.dcm, a DICOM-SEG on the case's series")
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring, even where the plan has it")
     parser.add_argument("--disable_postprocessing", action="store_true", help="keep all components of every class")
@@ -45,7 +48,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.disable_postprocessing:
         model = model.without_postprocessing()
     written = model.predict_folder(
-        arguments.input, arguments.output, arguments.save_probabilities, arguments.continue_prediction
+        arguments.input,
+        arguments.output,
+        arguments.save_probabilities,
+        arguments.continue_prediction,
+        arguments.save_dicom_seg,
     )
     print(f"{len(written)} label maps in {arguments.output}")
 

@@ -1,6 +1,11 @@
 """Images and label maps from files and back; the only place where the order of axes is turned round."""
 
-from autosam_net.imageio import dicom, natural, simpleitk  # they enter their readers into READERS and FOLDER_READERS
+from autosam_net.imageio import (  # they enter their readers into READERS and FOLDER_READERS
+    dicom,
+    natural,
+    simpleitk,
+    tiff,
+)
 from autosam_net.imageio.reader import (
     FOLDER_READERS,
     READERS,
@@ -29,5 +34,6 @@ __all__ = [
     "read_label",
     "simpleitk",
     "split_ending",
+    "tiff",
     "write_label",
 ]

@@ -1,7 +1,7 @@
 """DICOM series: a folder with a file for each slice, as one volume.
 
-Headers are read with pydicom, pixels through SimpleITK, whose GDCM knows the usual compressions and applies each slice's
-rescale (Hounsfield units for CT). What is no straight stack of evenly spaced slices is refused, never guessed at.
+Headers are read with pydicom, pixels through SimpleITK, whose GDCM knows the usual compressions and applies each
+slice's rescale (Hounsfield units for CT). What is no straight stack of evenly spaced slices is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,16 @@ COSINE_TOLERANCE = 1e-3  # headers hold direction cosines as rounded text
 SAME_PLACE = 0.01  # mm
 MISSING = 1.5  # a gap of more usual gaps than this lacks a slice
 UNEVEN = 0.1  # of the usual gap
-BROKEN_HEADER = (EOFError, ValueError, TypeError, KeyError, IndexError, NotImplementedError, OverflowError, struct.error)
+BROKEN_HEADER = (
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    struct.error,
+)
 CONVERT = "Convert it to NIfTI first, for example with dcm2niix."
 
 
@@ -136,23 +145,28 @@ def read_header(file: Path) -> Dataset:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
+    logging.getLogger("pydicom").setLevel(logging.ERROR)  # remarks on values of a wrong form; errors still come
     try:
         with without_warnings():
-            return pydicom.dcmread(file, stop_before_pixels=True)
+            header = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError as error:
         raise damaged(file, "no DICOM header") from error
     except BROKEN_HEADER as error:
         raise damaged(file, error) from error
+    required = ("SeriesInstanceUID", "Rows", "Columns") if is_image(header) else ("SOPClassUID",)
+    if missing := [key for key in required if header.get(key) is None]:
+        raise damaged(file, f"the header has no {', '.join(missing)}")
+    return header
 
 
 def is_image(header: Dataset) -> bool:
     """Return whether a DICOM object is an image, not a report, a segmentation or the like."""
-    return "Rows" in header and header.get("Modality") != "SEG"
+    return "Image Storage" in kind_of(header)
 
 
 def kind_of(header: Dataset) -> str:
     """Return what kind of object it is, in words, such as `CT Image Storage`."""
-    uid = header.get("SOPClassUID")
+    uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     return uid.name if uid else "an object of unknown kind"
 
 
@@ -258,8 +272,8 @@ def _refuse_tilt(slices: Sequence[Slice], folder: Path) -> None:
     if sideways[worst] > min(first.spacing) / 2:
         angle = np.degrees(np.arctan2(sideways[worst], steps[worst] @ first.normal))
         raise ImageFileError(
-            f"{folder}: {slices[worst].file.name} lies {sideways[worst]:.1f} mm sideways of {first.file.name}, expected "
-            f"a straight stack (a gantry tilt of {angle:.1f} degrees?). {CONVERT}"
+            f"{folder}: {slices[worst].file.name} lies {sideways[worst]:.1f} mm sideways of {first.file.name}, "
+            f"expected a straight stack (a gantry tilt of {angle:.1f} degrees?). {CONVERT}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from math import cos, sin
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from autosam_net.imageio.dicom import BROKEN_HEADER, Slice, read_slices
 from autosam_net.imageio.reader import damaged, without_warnings
 
 if TYPE_CHECKING:
-    from highdicom.seg import SegmentDescription, Segmentation
+    from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
 
 NAME = "autosam_net"
 PRIVATE_CODES = "99AUTOSAM"  # DICOM reserves what begins with 99 for codes of one's own
 SERIES_NUMBER = 9000  # far from those of scanners, so that viewers list it last
+GOLDEN_ANGLE = 2.4  # radians; hues that far apart stay apart, however many there are
 LONGEST_TEXT = 64  # characters of a label's name that DICOM has room for
 MAY_BE_EMPTY = (
     "PatientID",
@@ -78,7 +80,9 @@ def write_segmentation(
                 specific_character_set="ISO_IR 192",  # UTF-8
             )
     except AttributeError as error:
-        raise ImageFileError(f"{series}: no DICOM-SEG can refer to these slices ({error}). Export them again.") from error
+        raise ImageFileError(
+            f"{series}: no DICOM-SEG can refer to these slices ({error}). Export them again."
+        ) from error
     with atomic_file(path) as temporary:
         segmentation.save_as(temporary)
 
@@ -141,6 +145,7 @@ def _describe(number: int, name: str) -> SegmentDescription:
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=NAME, version=version(NAME), family=codes.DCM.ArtificialIntelligence
     )
+    hue = number * GOLDEN_ANGLE
     label = name.replace("\\", "/")[:LONGEST_TEXT]  # a backslash separates values in DICOM
     return highdicom.seg.SegmentDescription(
         segment_number=number,
@@ -149,4 +154,5 @@ def _describe(number: int, name: str) -> SegmentDescription:
         segmented_property_type=highdicom.sr.CodedConcept(f"label-{number}", PRIVATE_CODES, label),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
+        display_color=highdicom.color.CIELabColor(60.0, 60.0 * cos(hue), 60.0 * sin(hue)),
     )
