@@ -167,11 +167,12 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _scan(job: tuple[Path, Path]) -> tuple[Series | None, list[Segmentation]]:
-    from autosam_net.imageio.dicom import is_dicom, is_image, kind_of, read_header
+    from autosam_net.imageio.dicom import is_dicom, is_image, read_header
+    from autosam_net.imageio.dicom_seg import is_segmentation
 
     folder, source = job
     headers = [read_header(file) for file in sorted(folder.iterdir()) if is_dicom(file)]
-    segmentations = [_segmentation(header) for header in headers if "Segmentation Storage" in kind_of(header)]
+    segmentations = [_segmentation(header) for header in headers if is_segmentation(header)]
     images = [header for header in headers if is_image(header)]
     if not images or not folder.is_relative_to(source):
         return None, segmentations

@@ -39,7 +39,9 @@ def write_series(
     for index, pixels in enumerate(stored):
         header = _slice(pixels, axes, patient, seed)
         header.InstanceNumber = index + 1
-        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[seed, str(index)])
+        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = generate_uid(
+            entropy_srcs=[seed, str(index)]
+        )
         header.ImagePositionPatient = [round(float(x), 6) for x in ORIGIN + index * SPACING[0] * normal]
         change(header, index)
         header.save_as(folder / f"{(index * 7 + 3) % 97:02d}.dcm", enforce_file_format=True)

@@ -39,6 +39,23 @@ COSINE_TOLERANCE = 1e-3  # headers hold direction cosines as rounded text
 SAME_PLACE = 0.01  # mm
 MISSING = 1.5  # a gap of more usual gaps than this lacks a slice
 UNEVEN = 0.1  # of the usual gap
+KEYS = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+)
 BROKEN_HEADER = (
     EOFError,
     ValueError,
@@ -125,8 +142,7 @@ def read_slices(folder: Path) -> list[Slice]:
     if not images:
         found = ", ".join(sorted({kind_of(header) for header in headers})) or "nothing"
         raise ImageFileError(f"{folder}: no DICOM slices, found {found}. Give the folder of an image series.")
-    if len(images) < len(headers):
-        log.info("%s: %d DICOM files that are no images are left aside", folder, len(headers) - len(images))
+    _leave_aside([header for header in headers if not is_image(header)], images, folder)
     _refuse_several_series(images, folder)
     slices = [_slice(header) for header in images]
     _refuse_different(slices, folder)
@@ -143,15 +159,18 @@ def read_header(file: Path) -> Dataset:
         ImageFileError: the file is no DICOM, or damaged.
     """
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     logging.getLogger("pydicom").setLevel(logging.ERROR)  # remarks on values of a wrong form; errors still come
     try:
         with without_warnings():
             header = pydicom.dcmread(file, stop_before_pixels=True)
+            for values, keys in ((header, KEYS), (header.file_meta, ("MediaStorageSOPClassUID",))):
+                for key in keys:
+                    values.get(key)  # converts its text, which is where a damaged one fails
     except InvalidDicomError as error:
         raise damaged(file, "no DICOM header") from error
-    except BROKEN_HEADER as error:
+    except (BytesLengthException, *BROKEN_HEADER) as error:
         raise damaged(file, error) from error
     required = ("SeriesInstanceUID", "Rows", "Columns") if is_image(header) else ("SOPClassUID",)
     if missing := [key for key in required if header.get(key) is None]:
@@ -167,7 +186,17 @@ def is_image(header: Dataset) -> bool:
 def kind_of(header: Dataset) -> str:
     """Return what kind of object it is, in words, such as `CT Image Storage`."""
     uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    return uid.name if uid else "an object of unknown kind"
+    return str(getattr(uid, "name", "an object of unknown kind"))
+
+
+def _leave_aside(others: Sequence[Dataset], images: Sequence[Dataset], folder: Path) -> None:
+    series = {str(header.SeriesInstanceUID) for header in images}
+    for header in others:
+        if str(header.get("SeriesInstanceUID")) in series:
+            raise damaged(Path(header.filename), f"a file of the series, but no image: {kind_of(header)}")
+    if others:
+        names = ", ".join(f"{Path(header.filename).name} ({kind_of(header)})" for header in others)
+        log.info("%s: no images, left aside: %s", folder, names)
 
 
 def _refuse_several_series(images: Sequence[Dataset], folder: Path) -> None:
@@ -194,8 +223,7 @@ def _slice(header: Dataset) -> Slice:
     if int(header.get("SamplesPerPixel") or 1) > 1:
         raise ImageFileError(f"{file}: a colour image, expected grey values. Save such images as .png.")
     try:
-        with without_warnings():
-            return _placed(file, header)
+        return _placed(file, header)
     except BROKEN_HEADER as error:
         raise damaged(file, error) from error
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from autosam_net.errors import ImageFileError
 from autosam_net.files import atomic_file
-from autosam_net.imageio.dicom import BROKEN_HEADER, Slice, read_slices
+from autosam_net.imageio.dicom import BROKEN_HEADER, Slice, kind_of, read_slices
 from autosam_net.imageio.reader import damaged, without_warnings
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def write_segmentation(
 
     if all(len(values) == 1 for values in targets.values()):
         targets = dict(sorted(targets.items(), key=lambda entry: entry[1][0]))
-        pixels: NDArray[np.integer] = labels
+        pixels = labels.astype(np.uint16)
     else:
-        pixels = np.stack([np.isin(labels, values) for values in targets.values()], axis=-1).astype(np.uint8)
+        pixels = np.stack([np.isin(labels, values) for values in targets.values()], axis=-1).astype(np.uint16)
     sources = [_with_empty_keys(entry.header) for entry in read_slices(series)]
     try:
         with without_warnings():
@@ -79,12 +79,17 @@ def write_segmentation(
                 omit_empty_frames=bool(pixels.any()),
                 specific_character_set="ISO_IR 192",  # UTF-8
             )
-    except AttributeError as error:
+    except (AttributeError, *BROKEN_HEADER) as error:
         raise ImageFileError(
             f"{series}: no DICOM-SEG can refer to these slices ({error}). Export them again."
         ) from error
     with atomic_file(path) as temporary:
         segmentation.save_as(temporary)
+
+
+def is_segmentation(header: Dataset) -> bool:
+    """Return whether a DICOM object is a DICOM-SEG of voxels."""
+    return kind_of(header) in ("Segmentation Storage", "Label Map Segmentation Storage")
 
 
 def read_segments(file: Path, slices: Sequence[Slice]) -> dict[str, NDArray[np.bool_]]:
@@ -99,10 +104,14 @@ def read_segments(file: Path, slices: Sequence[Slice]) -> dict[str, NDArray[np.b
         raise ImageFileError(f"{file}: two segments have one name ({', '.join(names)}). Rename one.")
     if (segmentation.Rows, segmentation.Columns) != slices[0].shape:
         raise _not_on_the_grid(file, slices, f"{segmentation.Rows} x {segmentation.Columns} pixels")
+    instances = [str(entry.header.SOPInstanceUID) for entry in slices]
+    elsewhere = {str(instance) for *_, instance in segmentation.get_source_image_uids()} - set(instances)
+    if elsewhere:  # what was drawn there would be lost
+        raise _not_on_the_grid(file, slices, f"it refers to {len(elsewhere)} other images")
     try:
         with without_warnings():
             pixels = segmentation.get_pixels_by_source_instance(
-                [entry.header.SOPInstanceUID for entry in slices],
+                instances,
                 ignore_spatial_locations=True,  # few programs say that they kept them; the size was compared above
                 assert_missing_frames_are_empty=True,
             )

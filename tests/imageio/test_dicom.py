@@ -148,9 +148,7 @@ def test_uneven_slices_are_refused(tmp_path: Path) -> None:
     def shift(header: Dataset, index: int) -> None:
         move(header, (0.0, 0.0, 1.0 * (index == 2)))
 
-    assert "slices lie 2 to 4 mm apart, expected one distance" in reason(
-        write_series(tmp_path, noise(), change=shift)
-    )
+    assert "slices lie 2 to 4 mm apart, expected one distance" in reason(write_series(tmp_path, noise(), change=shift))
 
 
 def test_two_slices_at_one_place_are_refused(tmp_path: Path) -> None:
