@@ -96,7 +96,7 @@ def _pages(path: Path) -> list[Image.Image]:
             return [image.copy()]
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: too large to be read at once ({error}). Cut it into tiles.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError) as error:
         raise damaged(path, str(error).replace(str(path), path.name)) from error
 
 

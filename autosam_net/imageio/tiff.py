@@ -13,7 +13,8 @@ import logging
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,22 +66,22 @@ def write_sidecar(path: Path, geometry: Geometry) -> None:
 
 
 def _read(path: Path, read_with_pillow: Callable[[Path], NDArray[np.generic]]) -> Volume:
-    array = _read_exactly(path)
+    spacing = _stated_spacing(path)
+    array = _read_exactly(path, spacing is not None)
     if array is None:
         array = read_with_pillow(path)
-    return Volume(array, _geometry(path, array.shape[1]))
+    if spacing is not None:
+        return Volume(array, Geometry(spacing))
+    return Volume(array, FLAT if array.shape[1] == 1 else Geometry((1.0, 1.0, 1.0), calibrated=False))
 
 
-def _geometry(path: Path, pages: int) -> Geometry:
+def _stated_spacing(path: Path) -> tuple[float, float, float] | None:
+    """Return the spacing in the sidecar, if there is one."""
     stem = split_ending(path.name)[0]
-    for name in (stem, re.sub(r"_\d{4}$", "", stem)):
-        sidecar = path.with_name(f"{name}.json")
-        if sidecar.is_file():
-            return Geometry(_sidecar_spacing(sidecar))
-    return FLAT if pages == 1 else Geometry((1.0, 1.0, 1.0), calibrated=False)
-
-
-def _sidecar_spacing(sidecar: Path) -> tuple[float, float, float]:
+    names = (f"{stem}.json", re.sub(r"_\d{4}$", "", stem) + ".json")
+    sidecar = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+    if sidecar is None:
+        return None
     try:
         depth, height, width = map(float, json.loads(sidecar.read_text(encoding="utf-8"))["spacing"])
     except (KeyError, TypeError, ValueError) as error:
@@ -88,17 +89,40 @@ def _sidecar_spacing(sidecar: Path) -> tuple[float, float, float]:
     return depth, height, width
 
 
-def _read_exactly(path: Path) -> NDArray[np.generic] | None:
-    """Return the pages `(C, Z, Y, X)` of a file that Pillow cannot read or would change; None for others."""
+@contextmanager
+def _no_error_passed_over() -> Iterator[None]:
+    """Raise what tifffile only logs, such as a page that lies beyond the end of the file."""
+
+    def refuse(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            raise ValueError(record.getMessage())
+        return True
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)
+
+
+def _read_exactly(path: Path, is_volume: bool) -> NDArray[np.generic] | None:
+    """Return the pages `(C, Z, Y, X)` of a file that Pillow cannot read or would change; None for others.
+
+    Args:
+        is_volume: whether colours in separate planes are slices; tifffile saves a stack of 3 or 4 so.
+    """
     import tifffile
 
     try:
-        with without_warnings(), tifffile.TiffFile(path) as file:
+        with without_warnings(), _no_error_passed_over(), tifffile.TiffFile(path) as file:
             if (hyperstack := _read_hyperstack(file, path)) is not None:
                 return hyperstack
             pages = [page.aspage() for page in file.pages]
             if not pages or all(_is_exact_in_pillow(page) for page in pages):
                 return None
+            if is_volume and len(pages) == 1 and pages[0].planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+                return pages[0].asarray()[None]
             return stack_pages(path, [_channels(page, path) for page in pages])
     except BROKEN as error:
         if "imagecodecs" in str(error):
