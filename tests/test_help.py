@@ -23,6 +23,9 @@ SLOW = (
     "matplotlib",
     "joblib",
     "rich",
+    "pydicom",
+    "highdicom",
+    "tifffile",
 )
 PROGRAM = """
 import contextlib, importlib, io, json, sys
