@@ -212,41 +212,48 @@ def _refuse_several_series(images: Sequence[Dataset], folder: Path) -> None:
 
 def _describe(members: Sequence[Dataset]) -> str:
     first = members[0]
-    words = [f"number {first.get('SeriesNumber')}", str(first.get("SeriesDescription", "")), str(first.get("Modality"))]
-    return f"{' '.join(word for word in words if word)} with {len(members)} files, such as {Path(first.filename).name}"
+    text = f"number {first.get('SeriesNumber')} {first.get('SeriesDescription', '')} {first.get('Modality')}"
+    return f"{' '.join(text.split())} with {len(members)} files, such as {Path(first.filename).name}"
 
 
 def _slice(header: Dataset) -> Slice:
     file = Path(header.filename)
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise ImageFileError(f"{file}: holds {header.NumberOfFrames} frames, expected a file for each slice. {CONVERT}")
-    if int(header.get("SamplesPerPixel") or 1) > 1:
-        raise ImageFileError(f"{file}: a colour image, expected grey values. Save such images as .png.")
     try:
+        _refuse_other_kinds(file, header)
         return _placed(file, header)
     except BROKEN_HEADER as error:
         raise damaged(file, error) from error
 
 
-def _placed(file: Path, header: Dataset) -> Slice:
+def _refuse_other_kinds(file: Path, header: Dataset) -> None:
+    if int(header.get("NumberOfFrames") or 1) > 1:
+        raise ImageFileError(f"{file}: holds {header.NumberOfFrames} frames, expected a file for each slice. {CONVERT}")
+    if int(header.get("SamplesPerPixel") or 1) > 1:
+        raise ImageFileError(f"{file}: a colour image, expected grey values. Save such images as .png.")
     keys = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     if missing := [key for key in keys if not header.get(key)]:
         raise ImageFileError(
             f"{file}: states no {', '.join(missing)}, expected a slice with a place in the patient (CT, MR, PET). "
             "Save plain images as .png."
         )
+
+
+def _placed(file: Path, header: Dataset) -> Slice:
     height, width = (float(step) for step in header.PixelSpacing)
     axes = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-    if not np.allclose(axes @ axes.T, np.eye(2), atol=COSINE_TOLERANCE) or min(height, width) <= 0:
+    position = np.array(header.ImagePositionPatient, float).reshape(3)
+    straight = np.allclose(axes @ axes.T, np.eye(2), atol=COSINE_TOLERANCE)
+    if not (straight and height > 0 and width > 0 and np.isfinite([height, width, *position]).all()):
         raise ImageFileError(
-            f"{file}: PixelSpacing {header.PixelSpacing} and ImageOrientationPatient {header.ImageOrientationPatient} "
-            "describe no grid with right angles. Export the series again."
+            f"{file}: PixelSpacing {header.PixelSpacing}, ImageOrientationPatient {header.ImageOrientationPatient} and "
+            f"ImagePositionPatient {header.ImagePositionPatient} describe no grid with right angles. Export the series "
+            "again."
         )
     return Slice(
         file=file,
         header=header,
         shape=(int(header.Rows), int(header.Columns)),
-        position=np.array(header.ImagePositionPatient, float).reshape(3),
+        position=position,
         axes=axes,
         spacing=(height, width),
         thickness=float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0),

@@ -161,6 +161,8 @@ WRONG = [
     ("PixelSpacing", [0.9, 0.7], "and 03.dcm differ in pixel spacing, expected one grid"),
     ("ImageOrientationPatient", [1, 0, 0, 0, 0, -1], "and 03.dcm differ in orientation, expected one grid"),
     ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], "describe no grid with right angles"),
+    ("PixelSpacing", [0, 0.7], "describe no grid with right angles"),
+    ("ImagePositionPatient", ["nan", 0, 0], "describe no grid with right angles"),
     ("ImagePositionPatient", None, "10.dcm: states no ImagePositionPatient, expected a slice with a place"),
     ("ImagePositionPatient", [1, 2], "10.dcm: cannot be read, the file is truncated or damaged"),
     ("NumberOfFrames", 4, "10.dcm: holds 4 frames, expected a file for each slice. Convert it to NIfTI"),
@@ -168,6 +170,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
 @pytest.mark.parametrize(("key", "value", "text"), WRONG)
 def test_what_is_no_stack_of_slices(tmp_path: Path, key: str, value: object, text: str) -> None:
     def spoil(header: Dataset, index: int) -> None:
