@@ -240,15 +240,18 @@ def _find_colours(mask: NDArray[np.integer]) -> frozenset[Colour]:
 
 def _read_picture(path: Path) -> tuple[NDArray[np.generic], bool, bool]:
     """Return the image `(C, 1, Y, X)`, whether it has an alpha channel and whether it is made of a palette."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     from autosam_net.imageio import READERS
 
     array = READERS.get(path.suffix.lower()).read(path).array
     if array.shape[1] != 1:
         raise ImageFileError(f"{path}: has {array.shape[1]} pages, expected one 2D image. Save a page a file.")
-    with Image.open(path) as image:
-        return array, image.mode in ("RGBA", "LA", "PA"), image.mode in ("P", "PA", "1")
+    try:
+        with Image.open(path) as image:
+            return array, image.mode in ("RGBA", "LA", "PA"), image.mode in ("P", "PA", "1")
+    except UnidentifiedImageError:  # a .tif of numbers that Pillow does not know
+        return array, False, False
 
 
 def _read_mask(path: Path) -> NDArray[np.integer]:

@@ -24,6 +24,9 @@ SLOW = (
     "joblib",
     "rich",
     "jinja2",
+    "pydicom",
+    "highdicom",
+    "tifffile",
 )
 PROGRAM = """
 import contextlib, importlib, io, json, sys

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_predict --help`."""
     parser = new_parser("Predict images with the ensemble of all trained folds; label maps lie on the raw grid.")
-    parser.add_argument("-i", "--input", type=Path, nargs="+", required=True, help="folder of images, or image files")
+    parser.add_argument(
+        "-i", "--input", type=Path, nargs="+", required=True, help="folder of images or DICOM series, or one of them"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
     parser.add_argument("-d", "--dataset", help="number or name; needed only where several have models")
     parser.add_argument(
@@ -32,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--save_uncertainty", action="store_true", help="also images of entropy, and of the heads' disagreement"
     )
+    parser.add_argument("--save_dicom_seg", action="store_true", help="also CASE.dcm, a DICOM-SEG on the case's series")
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
     parser.add_argument(
         "--disable_tta", action="store_true", help="no test-time augmentation, even where the plan has it"
@@ -52,9 +55,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     written = model.predict_folder(
         arguments.input,
         arguments.output,
-        arguments.save_probabilities,
-        arguments.continue_prediction,
-        arguments.save_uncertainty,
+        save_probabilities=arguments.save_probabilities,
+        skip_existing=arguments.continue_prediction,
+        save_uncertainty=arguments.save_uncertainty,
+        save_dicom_seg=arguments.save_dicom_seg,
     )
     print(f"{len(written)} label maps in {arguments.output}")
     print(_said_of_quality(arguments.output))

@@ -1,11 +1,14 @@
-"""One way to read and write any image: the reader is chosen by the file's ending.
+"""One way to read and write any image: the reader is chosen by the file's ending, or by what lies in a folder.
 
-A third party adds a file format with `READERS.register(".npy")(Reader(read_npy, write_npy))`.
+A third party adds a file format with `READERS.register(".npy")(Reader(read_npy, write_npy))`, and an image that is a
+folder with `FOLDER_READERS.register("my format")(FolderReader(recognizes, read))`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,35 @@ class Reader:
     holds_fractions: bool = False
 
 
+@dataclass(frozen=True)
+class FolderReader:
+    """How a folder whose files are one image together, such as a DICOM series, is known and read.
+
+    Attributes:
+        recognizes: folder -> whether it is such an image; asked of every folder in an input, so that it must be quick.
+        read: folder -> `(C, Z, Y, X)`.
+    """
+
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path], Volume]
+
+
 READERS: Registry[Reader] = Registry("file ending")
+FOLDER_READERS: Registry[FolderReader] = Registry("image folder")
+
+
+def is_image_folder(path: Path) -> bool:
+    """Return whether a path is a folder whose files are one image together."""
+    return _folder_reader(path) is not None
+
+
+def image_stem(path: Path) -> str:
+    """Return the name of an image without its file ending; a folder's name is whole.
+
+    Raises:
+        ImageFileError: no reader knows the ending.
+    """
+    return path.resolve().name if path.is_dir() else split_ending(path.name)[0]
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -53,19 +84,21 @@ def split_ending(name: str) -> tuple[str, str]:
     if not fitting:
         known = ", ".join(READERS)
         raise ImageFileError(
-            f"{name}: no reader for this file ending; known: {known}. Convert the file to one of them."
+            f"{name}: no reader for this file ending; known: {known}. Convert the file to one of them; of a DICOM "
+            "series give the folder."
         )
     ending = max(fitting, key=len)
     return name[: -len(ending)], ending
 
 
 def read_image(path: Path) -> Volume:
-    """Return the image in a file as float32 `(C, Z, Y, X)`.
+    """Return the image in a file, or in a folder that is one image, as float32 `(C, Z, Y, X)`.
 
     Raises:
-        ImageFileError: the file is missing, damaged, of an unknown format or has more than three dimensions.
+        ImageFileError: the file is missing, damaged or of an unknown format.
     """
-    volume = _reader(path).read(_existing(path))
+    folder_reader = _folder_reader(path)
+    volume = folder_reader.read(path) if folder_reader else _reader(path).read(_existing(path))
     return Volume(volume.array.astype(np.float32, copy=False), volume.geometry)
 
 
@@ -142,7 +175,24 @@ def damaged(path: Path, reason: object) -> ImageFileError:
     )
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Hide remarks on metadata (EXIF, tags) that no reader here uses; errors still come."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _folder_reader(path: Path) -> FolderReader | None:
+    if not path.is_dir():
+        return None
+    readers = (FOLDER_READERS.get(name) for name in FOLDER_READERS)
+    return next((reader for reader in readers if reader.recognizes(path)), None)
+
+
 def _reader(path: Path) -> Reader:
+    if path.is_dir():
+        raise ImageFileError(f"{path}: a folder, but no {' or '.join(FOLDER_READERS)}. Give an image file.")
     return READERS.get(split_ending(path.name)[1])
 
 

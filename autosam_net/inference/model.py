@@ -26,7 +26,7 @@ from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
-from autosam_net.inference.export import export_case, label_map
+from autosam_net.inference.export import export_case, label_map, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
@@ -121,23 +121,31 @@ class Model:
         save_probabilities: bool = False,
         skip_existing: bool = False,
         save_uncertainty: bool = False,
+        save_dicom_seg: bool = False,
     ) -> list[Path]:
         """Predict every case of a folder, file or list of files; return the label maps written, one a case.
 
-        Beside them `cases.csv` says of each case which Dice to expect, and flags bad ones. The uncertainty is saved as
-        images in `uncertainty/`.
+        Beside them `cases.csv` says of each case which Dice to expect, and flags bad ones.
+
+        Args:
+            inputs: a folder with a DICOM series is a case; see `find_inputs`.
+            save_uncertainty: write images of the uncertainty into `uncertainty/` too.
+            save_dicom_seg: write `CASE.dcm` too, a DICOM-SEG that refers to the case's series.
 
         Raises:
             DatasetError: no inputs, or a case has not the channels that the model was trained on.
             ImageFileError: a file cannot be read.
-            UsageError: a label map would overwrite an image.
+            UsageError: a label map would overwrite an image, or a DICOM-SEG is asked for without a series.
         """
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
         cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
         folder = Path(output)
+        if save_dicom_seg:
+            refuse_without_series(cases)
         maps = map_names(len(self.heads)) if save_uncertainty else ()
         outputs = [self._outputs(case, folder, save_probabilities, maps) for case in cases]
-        _refuse_to_overwrite(cases, [files.label for files in outputs])
+        label_maps = [files.label for files in outputs]
+        _refuse_to_overwrite(cases, label_maps)
         for place in (folder, folder / MAPS_FOLDER):
             remove_leftovers(place)
         todo = [
@@ -147,11 +155,14 @@ class Model:
             log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
         for case, files in progress(todo, "predict", len(todo), name=lambda entry: entry[0].name):
             self._predict_file(case, files)
+        if save_dicom_seg:
+            save_segmentations(cases, label_maps, self.plan.label_set, skip_existing)
         write_json(folder / "plan.json", self.plan)
-        return [files.label for files in outputs]
+        return label_maps
 
     def _outputs(self, case: CaseFiles, folder: Path, save_probabilities: bool, maps: Sequence[str]) -> PredictionFiles:
-        ending = split_ending(case.images[0].name)[1]
+        image = case.images[0]
+        ending = self.plan.file_ending if image.is_dir() else split_ending(image.name)[1]
         if READERS.get(ending).write is None:
             ending = self.plan.file_ending
         return PredictionFiles(
@@ -185,6 +196,8 @@ class Model:
 def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:
     images = {image.resolve() for case in cases for image in case.images}
     for target in targets:
+        if target.parent.resolve() in images:
+            raise UsageError(f"{target}: would lie among the slices of a series. Choose another folder for output.")
         if target.resolve() in images:
             raise UsageError(f"{target}: the label map would overwrite the image. Choose another folder for output.")
 

@@ -49,7 +49,7 @@ def preprocess_case(
     if len(image.array) != len(settings.normalizations):
         raise DatasetError(
             f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
-            "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file."
+            "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file; each time frame is a case."
         )
     if not np.isfinite(image.array).all():
         raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")

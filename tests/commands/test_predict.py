@@ -12,6 +12,7 @@ from autosam_net.commands.predict import main
 from autosam_net.data.dataset import training_cases
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
+from tests.dicom_files import noise, write_series
 from tests.support import Prepared
 
 
@@ -70,7 +71,7 @@ def test_an_empty_input_folder(root: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn"]
     assert main(arguments) == 2
-    assert "no image files found" in capsys.readouterr().err
+    assert "no image files or DICOM series found" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -82,3 +83,10 @@ def test_bad_cases_are_named_and_uncertainty_is_saved(
     assert main([*arguments, "--save_uncertainty"]) == 0
     assert f"1 of 1 cases are flagged as bad in {tmp_path / 'cases.csv'}: patient" in capsys.readouterr().out
     assert len(list((tmp_path / "uncertainty").glob("*.nii.gz"))) == 2
+
+
+def test_a_dicom_series_gives_a_dicom_seg(root: Path, tmp_path: Path) -> None:
+    series = write_series(tmp_path / "ct", noise((3, 40, 36)))
+    words = ["-i", str(series), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn", "--save_dicom_seg"]
+    assert main(words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}

@@ -164,7 +164,7 @@ def test_half_numbers_and_nan_are_no_labels(tmp_path, monkeypatch):
 def test_import_stays_light():
     code = (
         "import sys, json, autosam_net.imageio;"
-        "print(json.dumps([m for m in ('torch', 'SimpleITK', 'PIL', 'skimage') if m in sys.modules]))"
+        "print(json.dumps([m for m in ('torch', 'SimpleITK', 'PIL', 'skimage', 'pydicom') if m in sys.modules]))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == []
