@@ -47,18 +47,18 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
 
 def _learn(model: ModelFolder, dataset: DatasetSpec, device: str, folders: Folders) -> ExpectedDice | None:
-    from autosam_net.data.fingerprint import load_groups
     from autosam_net.data.plan import load_plan
     from autosam_net.inference.calibrate import calibrate, has_confidences
     from autosam_net.inference.model_card import write_model_card
     from autosam_net.inference.validate import validate_fold
     from autosam_net.jsonio import read_json
+    from autosam_net.training.cases import patients_of
 
     for folder in map(model.fold, model.trained_folds()):
         held_out = tuple(read_json(folder / "run.json")["held_out"])
         if held_out and not has_confidences(folder):
             validate_fold(dataset, load_plan(model.plan_file), folder, held_out, device, folders)
-    learnt = calibrate(model, load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json"))
+    learnt = calibrate(model, patients_of(dataset, folders))
     write_model_card(model, dataset, folders)
     return learnt
 

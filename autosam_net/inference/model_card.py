@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from autosam_net.data.dataset import DatasetSpec, texts_in
-from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.evaluation.expected_dice import read_expected_dice
+from autosam_net.evaluation.selection import class_means
 from autosam_net.files import atomic_file
 from autosam_net.jsonio import read_json
 from autosam_net.paths import Folders
+from autosam_net.training.cases import patients_of
 from autosam_net.training.checkpoint import load_tensors
 from autosam_net.training.run import ModelFolder
 
@@ -74,7 +75,7 @@ def _render(facts: Mapping[str, Any]) -> str:
 
 def _facts(model: ModelFolder, dataset: DatasetSpec, folders: Folders) -> dict[str, Any]:
     plan = load_plan(model.plan_file)
-    patients = load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json")
+    patients = patients_of(dataset, folders)
     trained = model.trained_folds()
     runs = {fold: read_json(model.fold(fold) / "run.json") for fold in trained}
     summaries = [
@@ -138,13 +139,7 @@ def _figures(summaries: Sequence[Mapping[str, Any]]) -> list[ClassFigures]:
         np.array([[case[key][metric] for key in names] for case in cases], float) for metric in ("Dice", "HD95")
     )  # (cases, classes), NaN where undefined
     rows = [_class_figures(name, dice[:, index], hd95[:, index]) for index, name in enumerate(names.values())]
-    return [*rows, _class_figures("mean of classes", _means(dice), _means(hd95))]
-
-
-def _means(table: np.ndarray) -> np.ndarray:
-    """Return the mean over the defined classes of each case; NaN without any."""
-    defined = ~np.isnan(table)
-    return np.where(defined.any(axis=1), np.nansum(table, axis=1) / np.maximum(defined.sum(axis=1), 1), np.nan)
+    return [*rows, _class_figures("mean of classes", class_means(dice.T), class_means(hd95.T))]
 
 
 def _class_figures(name: str, dice: np.ndarray, hd95: np.ndarray) -> ClassFigures:

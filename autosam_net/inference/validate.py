@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.plan import PLAIN, Plan
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
@@ -27,7 +26,7 @@ from autosam_net.inference.pseudo_labels import write_lessons
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
-from autosam_net.training.cases import training_split, unlabelled_part
+from autosam_net.training.cases import patients_of, training_split, unlabelled_part
 from autosam_net.training.run import ModelFolder, TrainingOptions
 from autosam_net.training.train import train_head
 
@@ -92,7 +91,7 @@ def validate_fold(
     rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
     replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
     model = ModelFolder(folder.parent)
-    calibrate(model, load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json"))
+    calibrate(model, patients_of(dataset, folders))
     write_model_card(model, dataset, folders)
     return summary
 

@@ -76,7 +76,7 @@ def test_values_that_are_not_declared_are_named(prepared: Prepared) -> None:
         (["-i", "{images}"], "-o is missing: name a folder for the pictures"),
         (["-i", "{images}", "-o", "{images}"], "the picture would overwrite raw data"),
         (["-i", "{images}", "-o", "x", "--slices", "0"], "--slices 0: give 1 or more"),
-        (["-i", "{images}", "-o", "x", "-l", "{empty}"], "no image files found"),
+        (["-i", "{images}", "-o", "x", "-l", "{empty}"], "no image files or DICOM series found"),
         (["-d", "900", "-l", "{images}"], "--labels goes with -i"),
     ],
 )
