@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = new_parser("Draw raw cases with their labels, one PNG each: some slices plain, filled and outlined.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("-d", "--dataset", help="number or name of a raw data set")
-    source.add_argument("-i", "--images", type=Path, nargs="+", metavar="PATH", help="folder of images, or image files")
+    source.add_argument(
+        "-i", "--images", type=Path, nargs="+", metavar="PATH", help="folder of images or DICOM series, or one of them"
+    )
     parser.add_argument("-l", "--labels", type=Path, metavar="FOLDER", help="with -i: label maps, called as the images")
     parser.add_argument("-o", "--output", type=Path, help="folder (with -d: preview/ beside the preprocessed data)")
     parser.add_argument("-n", "--number", type=int, default=12, help="cases, spread over all there are (default 12)")
