@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT = "the default"
+
 
 @dataclass(frozen=True)
 class Folders:
@@ -29,12 +31,25 @@ def find_folders(root: Path | str | None = None) -> Folders:
     return Folders(_folder("raw", ""), _folder("preprocessed", "autosam_net"), _folder("results", "autosam_net"))
 
 
+def folder_origins(root: Path | str | None = None) -> dict[str, str]:
+    """Return folder ("raw", "preprocessed", "results") -> what `find_folders` took it from.
+
+    It is `--root`, the name of an environment variable, or `the default`.
+    """
+    names = ("raw", "preprocessed", "results")
+    return dict.fromkeys(names, "--root") if root is not None else {name: _origin(name) for name in names}
+
+
 def _folder(name: str, inside_nnunet: str) -> Path:
-    if own := _variable(f"autosam_{name}"):
-        return Path(own).expanduser()
-    if theirs := _variable(f"nnUNet_{name}"):
-        return Path(theirs).expanduser() / inside_nnunet
-    return Path.home() / "autosam" / name
+    origin = _origin(name)
+    if origin == DEFAULT:
+        return Path.home() / "autosam" / name
+    path = Path(_variable(origin)).expanduser()
+    return path / inside_nnunet if origin.startswith("nnUNet") else path
+
+
+def _origin(name: str) -> str:
+    return next((variable for variable in (f"autosam_{name}", f"nnUNet_{name}") if _variable(variable)), DEFAULT)
 
 
 def _variable(name: str) -> str:

@@ -101,7 +101,7 @@ def convert_images(
     """
     check_vacant(identifier, f"Dataset{identifier:03d}_{name}", raw, overwrite)
     pairs = find_pairs(existing_folder(images), existing_folder(masks))
-    facts = map_cases(_examine, pairs, "examine", workers)
+    facts = map_cases(_examine, pairs, "examine", workers, lambda pair: pair.case)
     colour = any(fact.channels == 3 for fact in facts)
     _announce_channels(facts)
     table = number_colours(frozenset().union(*(fact.colours for fact in facts)), labels)
@@ -116,7 +116,7 @@ def convert_images(
     )
     with new_raw_dataset(description, raw, overwrite) as folder:
         jobs = [(pair, fact, colour, table, folder) for pair, fact in zip(pairs, facts, strict=True)]
-        map_cases(_write_pair, jobs, "write", workers)
+        map_cases(_write_pair, jobs, "write", workers, lambda job: job[0].case)
     return description
 
 
@@ -240,15 +240,18 @@ def _find_colours(mask: NDArray[np.integer]) -> frozenset[Colour]:
 
 def _read_picture(path: Path) -> tuple[NDArray[np.generic], bool, bool]:
     """Return the image `(C, 1, Y, X)`, whether it has an alpha channel and whether it is made of a palette."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     from autosam_net.imageio import READERS
 
     array = READERS.get(path.suffix.lower()).read(path).array
     if array.shape[1] != 1:
         raise ImageFileError(f"{path}: has {array.shape[1]} pages, expected one 2D image. Save a page a file.")
-    with Image.open(path) as image:
-        return array, image.mode in ("RGBA", "LA", "PA"), image.mode in ("P", "PA", "1")
+    try:
+        with Image.open(path) as image:
+            return array, image.mode in ("RGBA", "LA", "PA"), image.mode in ("P", "PA", "1")
+    except UnidentifiedImageError:  # a .tif of numbers that Pillow does not know
+        return array, False, False
 
 
 def _read_mask(path: Path) -> NDArray[np.integer]:

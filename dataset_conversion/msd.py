@@ -79,7 +79,7 @@ def convert_msd(
             copies += [Copy(image, f"images{part}/{_case(image)}_0000{ENDING}") for image, part in images]
         else:
             jobs = [(image, folder / f"images{part}", task.modalities) for image, part in images]
-            map_cases(_split_channels, jobs, "split channels", workers)
+            map_cases(_split_channels, jobs, "split channels", workers, lambda job: job[0].name)
         copy_files(copies, folder, workers)
     return description
 

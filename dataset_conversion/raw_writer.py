@@ -93,7 +93,7 @@ def check_vacant(identifier: int, folder_name: str, raw: Path, overwrite: bool) 
 
 def copy_files(copies: Sequence[Copy], folder: Path, workers: int | None = None) -> None:
     """Copy files into the data set's folder, side by side."""
-    map_cases(_copy, [(entry, folder) for entry in copies], "copy", workers)
+    map_cases(_copy, [(entry, folder) for entry in copies], "copy", workers, lambda job: Path(job[0].target).name)
 
 
 def list_some(names: Sequence[str], most: int = 5) -> str:

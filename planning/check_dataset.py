@@ -299,6 +299,8 @@ def _channel_problems(case: CaseFiles, image: Volume, dataset: DatasetSpec) -> l
     names = ", ".join(dataset.channel_names)
     files = ", ".join(f"_{channel:04d}" for channel in range(expected))
     cure = f"Bring the files {files} of this case, or correct channel_names in dataset.json."
+    if found > expected:
+        cure += " If the file holds time frames, save each as a case of its own."
     text = f"{found} channel{'s' * (found > 1)}"
     return [Problem(case.name, case.images[0], text, f"{expected} channels ({names}) as in dataset.json", cure)]
 

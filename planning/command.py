@@ -155,7 +155,7 @@ def _copy_if_changed(source: Path, target: Path) -> None:
 
 def _show(plan: Plan) -> None:
     """Print decisions with their reasons, and what the steps will cost."""
-    from planning.make_plan import decisions
+    from autosam_net.data.decisions import decisions
 
     values = decisions(plan)
     rows = [(key, value, plan.reasons.get(key, "-")) for key, value in values.items()]

@@ -74,7 +74,7 @@ def extract_fingerprint(
     records = root / "fingerprints"
     _forget_others(records, {case.name for case in cases})
     work = functools.partial(_measure_or_remember, dataset=dataset, records=records, broken=_cases_of(problems))
-    outcomes = map_cases(work, cases, "check and measure", workers)
+    outcomes = map_cases(work, cases, "check and measure", workers, lambda case: case.name)
     refuse([*problems, *(problem for outcome in outcomes for problem in outcome.problems)], dataset)
     stored = [outcome.stored for outcome in outcomes if outcome.stored is not None]
     measured = sorted((entry.fingerprint for entry in stored), key=lambda case: case.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 MIB = 2**20
 
@@ -65,16 +64,3 @@ class Probe:
     seconds_per_iteration: Mapping[str, float]
     memory_mib: Mapping[str, float]
     recipes: Mapping[str, HeadRecipe]
-
-
-def free_memory_mib() -> float:
-    """Return the main memory that programs can still get, 0 where the system does not say."""
-    table = Path("/proc/meminfo")
-    if not table.is_file():
-        return 0.0
-    lines = dict(line.split(":", 1) for line in table.read_text(encoding="utf-8").splitlines() if ":" in line)
-    free = float(lines.get("MemAvailable", "0 kB").split()[0]) / 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
-        free = min(free, (int(text) - int(used.read_text(encoding="utf-8"))) / MIB)  # a container's share
-    return max(free, 0.0)

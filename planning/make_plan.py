@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import PLAN_VERSION, Configuration, Encoding, Plan, Preprocessing
+from autosam_net.data.plan import PLAN_VERSION, Encoding, Plan, Preprocessing
 from autosam_net.data.splits import detect_group_pattern, group_cases
 from autosam_net.encoders.catalog import ENCODERS
 from planning import rules
@@ -101,34 +101,6 @@ def make_plan(
         estimates={},
     )
     return replace(plan, estimates=estimate_costs(plan, fingerprint, probe))
-
-
-def decisions(plan: Plan) -> dict[str, str]:
-    """Return decision -> what was decided, in words, for every key of `plan.reasons` that a plan can have."""
-    encoding, preprocessing = plan.encoding, plan.preprocessing
-    channels = [f"{source.channel}" + (f"{source.offset:+d}" if source.offset else "") for source in encoding.rgb]
-    return {
-        "slice axis": "ZYX"[preprocessing.slice_axis],
-        "encoder": encoding.encoder,
-        "input size": f"{encoding.input_size} px",
-        "spacing": f"{preprocessing.spacing:g}",
-        "tiles": f"overlap {encoding.overlap:.0%}",
-        "normalisation": ", ".join(entry.name for entry in preprocessing.normalizations),
-        "input channels": " ".join(channels),
-        "rotation": f"{encoding.rotation:g} degrees",
-        "poses": " ".join(encoding.poses) or "none",
-        "precision": "by device",
-        "largest component": ", ".join(plan.keep_largest) or "none",
-        "folds": str(plan.folds),
-        "views": f"up to {encoding.maximum_views}",
-        **{f"head {name}": _in_words(entry) for name, entry in plan.configurations.items()},
-    }
-
-
-def _in_words(entry: Configuration) -> str:
-    epochs = f"{entry.epochs}-{entry.maximum_epochs} epochs"
-    own = "" if entry.encoder is None else f", on {entry.encoder}"
-    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}{own}"
 
 
 def _pattern_of(dataset: DatasetSpec, groups: Mapping[str, str]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,8 +15,8 @@ from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
-from autosam_net.parallel import available_cores
-from planning.machine import MIB, HeadRecipe, Machine, Probe, free_memory_mib
+from autosam_net.parallel import available_cores, free_memory_mib
+from planning.machine import MIB, HeadRecipe, Machine, Probe
 
 if TYPE_CHECKING:
     import torch
@@ -72,12 +71,13 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
     import autosam_net.heads  # noqa: F401  (registers the built-in heads)
     from autosam_net.encoders.encoder import load_encoder
     from autosam_net.heads.head import HEADS
+    from autosam_net.training.manifest import peak_memory_mib
 
     log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
     with torch.random.fork_rng(devices=[]):
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
         seconds = _time_encoder(encoder, machine)
-        memory = {"encode": _peak_memory_mib(machine.device)}
+        memory = {"encode": peak_memory_mib(machine.device)}
         times, recipes = {}, {}
         # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
         for name in sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None):
@@ -90,7 +90,7 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
             except (PlanError, WeightsError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
-            memory[name] = _peak_memory_mib(machine.device)
+            memory[name] = peak_memory_mib(machine.device)
             recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
     return Probe(machine, seconds, times, memory, recipes)
 
@@ -150,17 +150,3 @@ def _time(work: Callable[[], object], machine: Machine) -> float:
     if machine.device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def _peak_memory_mib(device: str) -> float:
-    """Return the highest memory so far, of the GPU or else of this process; 0 where the system does not say."""
-    import torch
-
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_reserved() / MIB
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024

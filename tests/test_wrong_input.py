@@ -21,6 +21,7 @@ from PIL import Image
 from autosam_net.data.splits import load_splits
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
+from tests.dicom_files import noise, write_series
 from tests.support import TINY, Prepared, only_line, snapshot, write_nifti
 
 MAIN = {
@@ -105,6 +106,12 @@ def rewrite_json(path: Path, change: Callable[[Any], None]) -> None:
 
 def four_dimensions(place: Place) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 20, 24), np.float32), isVector=False), str(place.image))
+
+
+def slice_missing(place: Place) -> None:
+    folder = write_series(place.image.parent / "ct", noise())
+    (folder / "17.dcm").unlink()
+    place.image.unlink()
 
 
 def nan_voxels(place: Place) -> None:
@@ -234,13 +241,20 @@ WRONG: list[tuple[str, Callable[[Place], None], str, str]] = [
     ("encode", not_planned, "-d 900 --root {root}", "plan.json: no such file. Run autosam_plan_and_preprocess first."),
     ("encode", plan_without_weights, "-d 900 --root {root}", NO_WEIGHTS),
     ("cache", nothing, "list -d 12 --root {root}", "no data set 12; known: Dataset900_Example"),
-    ("predict", four_dimensions, PREDICT, SCAN + ": has 4 dimensions (24 x 20 x 3 x 2), expected 3. Write one file"),
+    (
+        "predict",
+        four_dimensions,
+        PREDICT,
+        "scan: the image has 2 channels, the plan was made for 1. Give each",
+    ),
     ("predict", nan_voxels, PREDICT, SCAN + ": has NaN or infinity in 1440 voxel(s), expected finite values. Replace"),
     ("predict", truncated, PREDICT, SCAN + ": cannot be read, the file is truncated or damaged"),
     ("predict", colours, PREDICT, "photo: the image has 3 channels, the plan was made for 1. Give each channel as"),
     ("predict", nothing, THREE, "scan: the image has 1 channels, the plan was made for 3. Give each channel as a file"),
     ("predict", second_channel_missing, THREE, "scan: found channels 0000, 0002, expected 0000 to 0002. Add the missi"),
-    ("predict", empty_input, PREDICT, "{root}/in: no image files found. Give a folder of images, or image files."),
+    ("predict", empty_input, PREDICT, "{root}/in: no image files or DICOM series found. Give a folder of ima"),
+    ("predict", slice_missing, PREDICT, "in/ct: 1 slice(s) missing between 10.dcm and 24.dcm, 6 mm apart where others"),
+    ("predict", nothing, PREDICT + " --save_dicom_seg", SCAN + ": no DICOM series, which a DICOM-SEG must refer to."),
     ("predict", named_twice, PREDICT, "scan: both scan.nii.gz and scan_0000.nii.gz are given. Remove one."),
     ("predict", nothing, "-i {root}/no.nii.gz -o {root}/out --root {root}", "no.nii.gz: no such file or folder. Give"),
     ("predict", nothing, PREDICT + " -d 12", "no data set 12; known: Dataset900_Example"),

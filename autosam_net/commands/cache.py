@@ -35,16 +35,12 @@ def _look_after(arguments: argparse.Namespace) -> None:
 
 
 def _list(root: Path, arguments: argparse.Namespace) -> None:
-    from autosam_net.embedding.cache import list_entries
+    from autosam_net.embedding.cache import cache_use
 
-    settings: dict[str, list[Path]] = {}
-    for folder, _ in list_entries(root):
-        settings.setdefault(folder.parent.parent.name, []).append(folder)
-    for name, folders in settings.items():
-        size = sum(file.stat().st_size for folder in folders for file in folder.iterdir()) / 2**20
-        cases = len({folder.parent for folder in folders})
-        print(f"{root.parent.name}  {name}  {cases} cases  {len(folders)} views  {size:.0f} MiB")
-    if not settings:
+    found = cache_use(root)
+    for use in found:
+        print(f"{root.parent.name}  {use.settings}  {use.cases} cases  {use.views} views and poses  {use.mib:.0f} MiB")
+    if not found:
         print(f"{root.parent.name}  no cached embeddings")
 
 

@@ -47,7 +47,9 @@ def new_parser(description: str, *, root: bool = True) -> argparse.ArgumentParse
         "--plugin", type=Path, action="append", default=[], help="Python file that registers heads, readers, ..."
     )
     parser.add_argument("--verbose", action="store_true", help="say more")
-    parser.add_argument("--quiet", action="store_true", help="say only warnings and errors")
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress and no notices: results, warnings and errors only"
+    )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     return parser
 

@@ -11,13 +11,14 @@ from autosam_net.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from autosam_net.inference.model import Model
-    from autosam_net.training.run import ModelFolder
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_predict --help`."""
     parser = new_parser("Predict images with the ensemble of all trained folds; label maps lie on the raw grid.")
-    parser.add_argument("-i", "--input", type=Path, nargs="+", required=True, help="folder of images, or image files")
+    parser.add_argument(
+        "-i", "--input", type=Path, nargs="+", required=True, help="folder of images or DICOM series, or one of them"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
     parser.add_argument("-d", "--dataset", help="number or name; needed only where several have models")
     parser.add_argument(
@@ -26,9 +27,14 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         help="one or several trained models, e.g. vit cnn (default: what autosam_find_best_configuration chose)",
     )
-    parser.add_argument("-m", "--model", type=Path, help="a model's folder, instead of -d and -c")
+    parser.add_argument("-m", "--model", type=Path, help="a model's folder or zip, instead of -d and -c")
+    parser.add_argument("--weights", type=Path, help="with a zip: the encoder's weights, if not the published ones")
     parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
+    parser.add_argument(
+        "--save_uncertainty", action="store_true", help="also images of entropy, and of the heads' disagreement"
+    )
+    parser.add_argument("--save_dicom_seg", action="store_true", help="also CASE.dcm, a DICOM-SEG on the case's series")
     parser.add_argument("--continue_prediction", action="store_true", help="skip cases that are predicted already")
     parser.add_argument(
         "--disable_tta", action="store_true", help="no test-time augmentation, even where the plan has it"
@@ -47,17 +53,39 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.disable_postprocessing:
         model = model.without_postprocessing()
     written = model.predict_folder(
-        arguments.input, arguments.output, arguments.save_probabilities, arguments.continue_prediction
+        arguments.input,
+        arguments.output,
+        save_probabilities=arguments.save_probabilities,
+        skip_existing=arguments.continue_prediction,
+        save_uncertainty=arguments.save_uncertainty,
+        save_dicom_seg=arguments.save_dicom_seg,
     )
     print(f"{len(written)} label maps in {arguments.output}")
+    print(_said_of_quality(arguments.output))
+
+
+def _said_of_quality(output: Path) -> str:
+    """Return in a line which cases cases.csv flags."""
+    from autosam_net.evaluation.case_table import CASES_FILE, read_rows
+    from autosam_net.evaluation.expected_dice import MINIMUM_PATIENTS
+
+    flags = {case: row.get("flag") for (case, _), row in read_rows(output / CASES_FILE).items()}
+    bad = [case for case, flag in flags.items() if flag == "bad"]
+    if not any(flags.values()):
+        few = f"fewer than {MINIMUM_PATIENTS} patients were held out, or validated by an earlier version"
+        return f"no expected Dice: {few} (autosam_calibrate)"
+    named = f": {', '.join(bad[:10])}{' ...' * (len(bad) > 10)}" if bad else ""
+    return f"{len(bad)} of {len(flags)} cases are flagged as bad in {output / CASES_FILE}{named}"
 
 
 def _model(arguments: argparse.Namespace) -> Model:
-    from autosam_net.inference.model import load_chosen_models, load_model_folders, models_of
+    from autosam_net.inference.model import load_chosen_models, models_of
     from autosam_net.training.run import list_models
 
     if arguments.model is not None:
-        return load_model_folders([_model_folder(arguments)], arguments.folds, device_of(arguments))
+        return _named_model(arguments)
+    if arguments.weights is not None:
+        raise UsageError(f"--weights {arguments.weights}: goes with -m model.zip; else plan.json names the weights.")
     folders = folders_of(arguments)
     models = list(list_models(folders)) if arguments.dataset is None else models_of(arguments.dataset, folders)
     if len({model.path.parent for model in models}) > 1:
@@ -70,12 +98,20 @@ def _model(arguments: argparse.Namespace) -> Model:
     )
 
 
-def _model_folder(arguments: argparse.Namespace) -> ModelFolder:
+def _named_model(arguments: argparse.Namespace) -> Model:
+    """Return the model that -m names, a zip or a folder."""
+    from autosam_net.inference.model import load_model_folders
+    from autosam_net.inference.package import load_model_zip
     from autosam_net.training.run import ModelFolder
 
+    path, folds = arguments.model, arguments.folds
     if arguments.dataset is not None or arguments.configuration is not None:
-        raise UsageError(f"-m {arguments.model}: names the model already. Leave -d and -c out.")
-    model = ModelFolder(arguments.model)
+        raise UsageError(f"-m {path}: names the model already. Leave -d and -c out.")
+    if path.is_file():
+        return load_model_zip(path, folds, device_of(arguments), arguments.weights)
+    if arguments.weights is not None:
+        raise UsageError(f"--weights {arguments.weights}: goes with a zip; {path / 'plan.json'} names the weights.")
+    model = ModelFolder(path)
     if not model.trained_folds():
-        raise ModelError(f"{arguments.model}: no trained folds here. Give a folder like results/Dataset027_ACDC/cnn.")
-    return model
+        raise ModelError(f"{path}: no trained folds here. Give a zip, or a folder like results/Dataset027_ACDC/cnn.")
+    return load_model_folders([model], folds, device_of(arguments))

@@ -16,6 +16,8 @@ from autosam_net.paths import Folders, find_folders
 from autosam_net.registry import suggest
 
 CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
+DESCRIPTION = ("name", "description", "reference", "licence", "license", "release")
+"""Keys of dataset.json that nnU-Net leaves to the user."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,13 @@ def _parse(content: Any, folder: Path, where: str) -> DatasetSpec:
         group_pattern=from_json(str | None, content.get("group_pattern"), f"{where}: group_pattern"),
         listed_cases=content.get("dataset"),
     )
+
+
+def texts_in(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the content of a dataset.json says in words (`DESCRIPTION`), each text on one line."""
+    given = {key: content[key] for key in DESCRIPTION if isinstance(content.get(key), str | int | float)}
+    texts = {key: " ".join(str(value).split()) for key, value in given.items()}
+    return {key: text for key, text in texts.items() if text}
 
 
 def find_dataset(identifier: int | str, folders: Folders | None = None) -> DatasetSpec:

@@ -41,6 +41,22 @@ class EntryRecord:
 
 
 @dataclass(frozen=True)
+class CacheUse:
+    """What is cached by one setting of the encoder.
+
+    Attributes:
+        settings: encoder, input size and digest, the name of the folder.
+        views: entries of all cases together, poses among them.
+        mib: on disk.
+    """
+
+    settings: str
+    cases: int
+    views: int
+    mib: float
+
+
+@dataclass(frozen=True)
 class ArrayFile:
     """An array in a .npy file, mapped into memory for each read and not kept open.
 
@@ -168,6 +184,22 @@ def list_entries(root: Path) -> Iterator[tuple[Path, EntryRecord | None]]:
             yield file.parent, load(EntryRecord, file)
         except AutosamError:
             yield file.parent, None
+
+
+def cache_use(root: Path) -> list[CacheUse]:
+    """Return how much lies below `root`, one record a setting of the encoder."""
+    settings: dict[str, list[Path]] = {}
+    for file in sorted(root.glob("*/*/view_*/entry.json")):
+        settings.setdefault(file.parents[2].name, []).append(file.parent)
+    return [
+        CacheUse(
+            settings=name,
+            cases=len({folder.parent for folder in folders}),
+            views=len(folders),
+            mib=sum(file.stat().st_size for folder in folders for file in folder.iterdir()) / 2**20,
+        )
+        for name, folders in settings.items()
+    ]
 
 
 def remove_entry(folder: Path) -> None:

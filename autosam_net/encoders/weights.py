@@ -17,6 +17,8 @@ from autosam_net.parallel import progress
 log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20  # bytes a step of the download's progress bar
+ATTEMPTS = 5  # connections that a download may take while each brings something
+TIMEOUT = 30  # seconds without a byte
 
 
 def weights_folder() -> Path:
@@ -127,7 +129,7 @@ def _download(name: str, source: WeightsSource) -> Path:
             known_hash=f"sha256:{source.sha256}" if source.sha256 else None,
             fname=source.file,
             path=weights_folder(),
-            downloader=_resume,
+            downloader=functools.partial(_fetch, source.size),
         )
     except (OSError, ValueError, requests.RequestException) as error:
         reason = " ".join(str(error).split())[:200]
@@ -137,23 +139,50 @@ def _download(name: str, source: WeightsSource) -> Path:
     return Path(path)
 
 
-def _resume(url: str, output_file: str | IO[bytes], _: Any) -> None:
-    """Download `url` to `output_file`, going on where an interrupted download stopped (a downloader for pooch)."""
+def _fetch(size: int, url: str, output_file: str | IO[bytes], _: Any) -> None:
+    """Download `size` bytes from `url` to `output_file`, over several connections if need be (a downloader for pooch).
+
+    What has come is kept in a file beside it, from where a later call goes on.
+    """
     import requests
 
     assert isinstance(output_file, str)
     partial = Path(output_file).parent / (url.rsplit("/", 1)[1] + ".part")
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-        if response.status_code == requests.codes.requested_range_not_satisfiable:  # all of it was there already
-            shutil.move(partial, output_file)
-            return
+    for attempt in range(1, ATTEMPTS + 1):
+        before = _size_of(partial)
+        try:
+            _go_on(size, url, partial)
+            break
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+            if attempt == ATTEMPTS or _size_of(partial) <= before:
+                raise
+            log.warning("%s: the connection broke after %d of %d bytes; going on", url, _size_of(partial), size)
+    shutil.move(partial, output_file)
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _go_on(size: int, url: str, partial: Path) -> None:
+    """Append to `partial` what it lacks of `size` bytes; a server that has no file of this size changes nothing."""
+    import requests
+
+    have = _size_of(partial) if _size_of(partial) <= size else 0
+    if have == size:
+        return
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         response.raise_for_status()
-        resumed = response.status_code == requests.codes.partial_content
-        left = int(response.headers.get("Content-Length", 0))
+        start = have if response.status_code == requests.codes.partial_content else 0
+        left = int(response.headers.get("Content-Length", size - start))
+        if start + left != size:
+            raise ValueError(f"the server offers {start + left} bytes, expected {size}")
         blocks = progress(response.iter_content(BLOCK), partial.stem, -(-left // BLOCK), unit="MiB")
-        with partial.open("ab" if resumed else "wb") as file:
+        with partial.open("ab" if start else "wb") as file:
             for block in blocks:
                 file.write(block)
-    shutil.move(partial, output_file)
+                if file.tell() > size:
+                    raise ValueError(f"the server sends more than the {size} bytes expected")
+    if _size_of(partial) < size:
+        raise requests.ConnectionError(f"the connection ended after {_size_of(partial)} of {size} bytes")

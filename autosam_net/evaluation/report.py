@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import logging
 import os
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.volume import Volume
 from autosam_net.errors import DatasetError
+from autosam_net.evaluation.case_table import CASES_FILE, METRICS, replace_columns
 from autosam_net.evaluation.metrics import NSD_TOLERANCE, ClassMetrics, evaluate_case
-from autosam_net.files import atomic_file
 from autosam_net.imageio import read_label
 from autosam_net.imageio.reader import SPACING_TOLERANCE
 from autosam_net.jsonio import write_json
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 Pair = tuple[str, Path, Path]
 """Name of the case, file of the reference, file of the prediction."""
 
-METRICS = tuple(field.name for field in dataclasses.fields(ClassMetrics))
 BYTES_PER_WORKER = 1_000_000
 """A worker process spends five seconds on its imports, the time to evaluate about this much of label files.
 
@@ -155,7 +153,7 @@ def evaluate_pairs(
     """
     workers = workers or workers_for([reference for _, reference, _ in pairs])
     function = partial(evaluate_files, labels=labels, tolerance=tolerance)
-    return summarize(map_cases(function, pairs, "evaluating", workers), labels, tolerance)
+    return summarize(map_cases(function, pairs, "evaluate", workers, lambda pair: pair[0]), labels, tolerance)
 
 
 def workers_for(files: Sequence[Path]) -> int:
@@ -234,14 +232,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
-    """Write `summary.json` (nnU-Net's fields and more) and `cases.csv` (one row a case and class) into `folder`."""
+    """Write `summary.json` (nnU-Net's fields and more) and `cases.csv` (one row a case and class) into `folder`.
+
+    What a prediction has written into `cases.csv` there, the Dice to expect, stays beside the metrics.
+    """
     write_json(folder / "summary.json", _summary_json(summary, folder))
-    with atomic_file(folder / "cases.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", "class", *METRICS])
-        for case in summary.cases:
-            for name, metrics in case.metrics.items():
-                writer.writerow([case.name, name, *(getattr(metrics, metric) for metric in METRICS)])
+    rows = {(case.name, name): dataclasses.asdict(one) for case in summary.cases for name, one in case.metrics.items()}
+    replace_columns(folder / CASES_FILE, METRICS, rows)
 
 
 def _summary_json(summary: Summary, folder: Path) -> dict[str, Any]:

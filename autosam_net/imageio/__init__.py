@@ -1,16 +1,41 @@
 """Images and label maps from files and back; the only place where the order of axes is turned round."""
 
-from autosam_net.imageio import natural, simpleitk  # they enter their readers into READERS
-from autosam_net.imageio.reader import READERS, Reader, read_case, read_image, read_label, split_ending, write_label
+from autosam_net.imageio import (  # they enter their readers into READERS and FOLDER_READERS
+    dicom,
+    natural,
+    simpleitk,
+    tiff,
+)
+from autosam_net.imageio.reader import (
+    FOLDER_READERS,
+    READERS,
+    FolderReader,
+    Reader,
+    image_stem,
+    is_image_folder,
+    read_case,
+    read_image,
+    read_label,
+    split_ending,
+    write_fractions,
+    write_label,
+)
 
 __all__ = [
+    "FOLDER_READERS",
     "READERS",
+    "FolderReader",
     "Reader",
+    "dicom",
+    "image_stem",
+    "is_image_folder",
     "natural",
     "read_case",
     "read_image",
     "read_label",
     "simpleitk",
     "split_ending",
+    "tiff",
+    "write_fractions",
     "write_label",
 ]

@@ -1,17 +1,8 @@
-"""Photographs and 2D images (.png .jpg .bmp .tif) through Pillow, and stacks of .tif pages as volumes.
-
-These formats state no spacing in mm. A stack may have a sidecar, as nnU-Net's: `CASE.json` beside `CASE.tif` or
-`CASE_0000.tif`, with `{"spacing": [z, y, x]}` in mm.
-"""
+"""Photographs and 2D images (.png .jpg .bmp) through Pillow. These formats state no spacing in mm."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +11,7 @@ from numpy.typing import NDArray
 
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import ImageFileError
-from autosam_net.imageio.reader import READERS, Reader, damaged, split_ending
-from autosam_net.jsonio import write_json
+from autosam_net.imageio.reader import READERS, Reader, damaged, without_warnings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,7 +19,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLAT = Geometry((1.0, 1.0, 1.0), origin=(0.0, 0.0), direction=(1.0, 0.0, 0.0, 1.0), dimensions=2, calibrated=False)
-TIFF_BITS_PER_SAMPLE = 258
 
 
 def read(path: Path) -> Volume:
@@ -40,15 +29,29 @@ def read(path: Path) -> Volume:
     """
     if _is_deep_colour(path):
         return Volume(_read_deep_colour(path), FLAT)
-    return _as_volume(path, [_image_channels(page, path) for page in _pages(path)])
+    return Volume(read_colours(path), FLAT)
 
 
 def read_label(path: Path) -> Volume:
     """Return a label map: grey values, the indices of a palette, or colours `(3, 1, Y, X)`."""
     if _is_deep_colour(path):
         return read(path)
+    return Volume(read_indices(path), FLAT)
+
+
+def read_colours(path: Path) -> NDArray[np.generic]:
+    """Return the pages of a file `(C, Z, Y, X)`, with what `read` says of colours; Z is 1 but for .tif.
+
+    Raises:
+        ImageFileError: as `read`, or its pages differ in shape.
+    """
+    return stack_pages(path, [_image_channels(page, path) for page in _pages(path)])
+
+
+def read_indices(path: Path) -> NDArray[np.generic]:
+    """Return the pages of a file as label maps `(C, Z, Y, X)`; otherwise as `read_colours`."""
     pages = [page if page.mode in ("P", "1") else page.convert(_plain_mode(page.mode)) for page in _pages(path)]
-    return _as_volume(path, [_channels_first(np.asarray(page)) for page in pages])
+    return stack_pages(path, [_channels_first(np.asarray(page)) for page in pages])
 
 
 def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
@@ -62,20 +65,6 @@ def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
     if len(labels) != 1:
         raise ImageFileError(f"{path.name}: cannot hold a label map of {len(labels)} slices. Choose .nii.gz.")
     Image.fromarray(labels[0]).save(path)
-
-
-def write_stack(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
-    """Write a label map `(Z, Y, X)` as the pages of a .tif."""
-    from PIL import Image
-
-    first, *others = [Image.fromarray(page) for page in labels]
-    first.save(path, save_all=True, append_images=others, compression="tiff_adobe_deflate")
-
-
-def write_sidecar(path: Path, geometry: Geometry) -> None:
-    """Write the spacing beside a stack that has one."""
-    if geometry.dimensions == 3 and geometry.calibrated:
-        write_json(path.with_name(split_ending(path.name)[0] + ".json"), {"spacing": geometry.spacing})
 
 
 def write_picture(path: Path, array: NDArray[np.generic]) -> None:
@@ -100,23 +89,15 @@ def _pages(path: Path) -> list[Image.Image]:
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
     try:
-        with _quiet(), Image.open(path) as image:
+        with without_warnings(), Image.open(path) as image:
             if path.name.lower().endswith((".tif", ".tiff")):
                 return [page.copy() for page in ImageSequence.Iterator(image)]
             image.load()
             return [image.copy()]
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: too large to be read at once ({error}). Cut it into tiles.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError) as error:
         raise damaged(path, str(error).replace(str(path), path.name)) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide remarks on metadata (EXIF, tags) that no reader here uses; errors still come."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _image_channels(page: Image.Image, path: Path) -> NDArray[np.generic]:
@@ -139,50 +120,24 @@ def _channels_first(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.moveaxis(native, -1, 0) if native.ndim == 3 else native[None]  # (C, Y, X)
 
 
-def _as_volume(path: Path, pages: list[NDArray[np.generic]]) -> Volume:
+def stack_pages(path: Path, pages: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    """Return pages `(C, Y, X)` as one array `(C, Z, Y, X)`.
+
+    Raises:
+        ImageFileError: they differ in shape.
+    """
     if len({page.shape for page in pages}) > 1:
         raise ImageFileError(f"{path}: its {len(pages)} pages differ in shape. Save one page only.")
-    array = np.stack(pages, axis=1)  # (C, Z, Y, X)
-    return Volume(array, FLAT if len(pages) == 1 else _stack_geometry(path))
-
-
-def _stack_geometry(path: Path) -> Geometry:
-    stem = split_ending(path.name)[0]
-    for name in (stem, re.sub(r"_\d{4}$", "", stem)):
-        sidecar = path.with_name(f"{name}.json")
-        if sidecar.is_file():
-            return Geometry(_sidecar_spacing(sidecar))
-    return Geometry((1.0, 1.0, 1.0), calibrated=False)
-
-
-def _sidecar_spacing(sidecar: Path) -> tuple[float, float, float]:
-    try:
-        depth, height, width = map(float, json.loads(sidecar.read_text(encoding="utf-8"))["spacing"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ImageFileError(f'{sidecar}: expected {{"spacing": [z, y, x]}} in mm. Correct the file.') from error
-    return depth, height, width
+    return np.stack(pages, axis=1)  # (C, Z, Y, X)
 
 
 def _is_deep_colour(path: Path) -> bool:
-    """Return whether the file has 16 bits a colour, which Pillow would cut down to 8."""
-    if path.name.lower().endswith(".png"):
-        with path.open("rb") as file:
-            start = file.read(26)
-        return len(start) == 26 and start[24] == 16 and start[25] in (2, 6)
-    if path.name.lower().endswith((".tif", ".tiff")):
-        bits = _tiff_bits(path)
-        return len(bits) > 1 and max(bits) > 8
-    return False
-
-
-def _tiff_bits(path: Path) -> tuple[int, ...]:
-    from PIL import Image
-
-    try:
-        with _quiet(), Image.open(path) as image:
-            return tuple(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, ()))
-    except (OSError, SyntaxError, ValueError):
-        return ()  # the error comes when the pages are read
+    """Return whether the file is a .png of 16 bits a colour, which Pillow would cut down to 8."""
+    if not path.name.lower().endswith(".png"):
+        return False
+    with path.open("rb") as file:
+        start = file.read(26)
+    return len(start) == 26 and start[24] == 16 and start[25] in (2, 6)
 
 
 def _read_deep_colour(path: Path) -> NDArray[np.generic]:
@@ -193,8 +148,6 @@ def _read_deep_colour(path: Path) -> NDArray[np.generic]:
         array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))  # (Y, X, C)
     except RuntimeError as error:
         raise damaged(path, str(error).strip().splitlines()[-1]) from error
-    if array.ndim != 3:
-        raise ImageFileError(f"{path}: expected one page of 16-bit colours, found {array.shape}. Save it as .png.")
     if array.shape[-1] == 4:
         log.info("%s: the alpha channel (transparency) is left out", path.name)
     return np.moveaxis(array, -1, 0)[:3, None]
@@ -202,7 +155,5 @@ def _read_deep_colour(path: Path) -> NDArray[np.generic]:
 
 for _ending in (".png", ".bmp"):
     READERS.register(_ending)(Reader(read, write, read_label))
-for _ending in (".tif", ".tiff"):
-    READERS.register(_ending)(Reader(read, write_stack, read_label, write_sidecar))
 for _ending in (".jpg", ".jpeg"):
     READERS.register(_ending)(Reader(read, None, read_label))

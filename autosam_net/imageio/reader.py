@@ -1,13 +1,17 @@
-"""One way to read and write any image: the reader is chosen by the file's ending.
+"""One way to read and write any image: the reader is chosen by the file's ending, or by what lies in a folder.
 
-A third party adds a file format with `READERS.register(".npy")(Reader(read_npy, write_npy))`.
+A third party adds a file format with `READERS.register(".npy")(Reader(read_npy, write_npy))`, and an image that is a
+folder with `FOLDER_READERS.register("my format")(FolderReader(recognizes, read))`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +33,45 @@ class Reader:
         write: puts a label map `(Z, Y, X)` with its geometry into a file; None where the format cannot hold labels.
         read_label: reads a label map where that differs from `read` (the indices of a palette, not its colours).
         write_sidecar: puts what the format itself cannot hold of the geometry into a file beside it.
+        holds_fractions: whether `write` takes float32 as well.
     """
 
     read: Callable[[Path], Volume]
     write: Callable[[Path, NDArray[np.integer], Geometry], None] | None = None
     read_label: Callable[[Path], Volume] | None = None
     write_sidecar: Callable[[Path, Geometry], None] | None = None
+    holds_fractions: bool = False
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """How a folder whose files are one image together, such as a DICOM series, is known and read.
+
+    Attributes:
+        recognizes: folder -> whether it is such an image; asked of every folder in an input, so that it must be quick.
+        read: folder -> `(C, Z, Y, X)`.
+    """
+
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path], Volume]
 
 
 READERS: Registry[Reader] = Registry("file ending")
+FOLDER_READERS: Registry[FolderReader] = Registry("image folder")
+
+
+def is_image_folder(path: Path) -> bool:
+    """Return whether a path is a folder whose files are one image together."""
+    return _folder_reader(path) is not None
+
+
+def image_stem(path: Path) -> str:
+    """Return the name of an image without its file ending; a folder's name is whole.
+
+    Raises:
+        ImageFileError: no reader knows the ending.
+    """
+    return path.resolve().name if path.is_dir() else split_ending(path.name)[0]
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -50,19 +84,21 @@ def split_ending(name: str) -> tuple[str, str]:
     if not fitting:
         known = ", ".join(READERS)
         raise ImageFileError(
-            f"{name}: no reader for this file ending; known: {known}. Convert the file to one of them."
+            f"{name}: no reader for this file ending; known: {known}. Convert the file to one of them; of a DICOM "
+            "series give the folder."
         )
     ending = max(fitting, key=len)
     return name[: -len(ending)], ending
 
 
 def read_image(path: Path) -> Volume:
-    """Return the image in a file as float32 `(C, Z, Y, X)`.
+    """Return the image in a file, or in a folder that is one image, as float32 `(C, Z, Y, X)`.
 
     Raises:
-        ImageFileError: the file is missing, damaged, of an unknown format or has more than three dimensions.
+        ImageFileError: the file is missing, damaged or of an unknown format.
     """
-    volume = _reader(path).read(_existing(path))
+    folder_reader = _folder_reader(path)
+    volume = folder_reader.read(path) if folder_reader else _reader(path).read(_existing(path))
     return Volume(volume.array.astype(np.float32, copy=False), volume.geometry)
 
 
@@ -102,15 +138,31 @@ def write_label(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> 
     Raises:
         ImageFileError: the ending is unknown or cannot hold labels, or values lie outside 0..65535.
     """
+    if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max):
+        raise ImageFileError(f"{path}: label values must lie in 0..65535, found {labels.min()}..{labels.max()}")
+    small = not labels.size or labels.max() <= np.iinfo(np.uint8).max
+    _write(path, labels.astype(np.uint8 if small else np.uint16, copy=False), geometry)
+
+
+def write_fractions(path: Path, fractions: NDArray[np.floating], geometry: Geometry) -> None:
+    """Write a map `(Z, Y, X)` of numbers from 0 to 1 as float32; as grey values, 255 for 1, where a format has no more.
+
+    Raises:
+        ImageFileError: the ending is unknown or cannot hold such a map.
+    """
+    if _reader(path).holds_fractions:
+        _write(path, fractions.astype(np.float32, copy=False), geometry)
+    else:
+        _write(path, np.rint(255 * fractions.astype(np.float32)).astype(np.uint8), geometry)
+
+
+def _write(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
     reader = _reader(path)
     if reader.write is None:
         writable = ", ".join(ending for ending in READERS if READERS.get(ending).write)
         raise ImageFileError(f"{path}: this format cannot hold a label map exactly. Choose one of {writable}.")
-    if labels.size and (labels.min() < 0 or labels.max() > np.iinfo(np.uint16).max):
-        raise ImageFileError(f"{path}: label values must lie in 0..65535, found {labels.min()}..{labels.max()}")
-    small = not labels.size or labels.max() <= np.iinfo(np.uint8).max
     with atomic_file(path) as temporary:
-        reader.write(temporary, labels.astype(np.uint8 if small else np.uint16, copy=False), geometry)
+        reader.write(temporary, array, geometry)
     if reader.write_sidecar:
         reader.write_sidecar(path, geometry)
 
@@ -123,7 +175,24 @@ def damaged(path: Path, reason: object) -> ImageFileError:
     )
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Hide remarks on metadata (EXIF, tags) that no reader here uses; errors still come."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _folder_reader(path: Path) -> FolderReader | None:
+    if not path.is_dir():
+        return None
+    readers = (FOLDER_READERS.get(name) for name in FOLDER_READERS)
+    return next((reader for reader in readers if reader.recognizes(path)), None)
+
+
 def _reader(path: Path) -> Reader:
+    if path.is_dir():
+        raise ImageFileError(f"{path}: a folder, but no {' or '.join(FOLDER_READERS)}. Give an image file.")
     return READERS.get(split_ending(path.name)[1])
 
 

@@ -52,35 +52,47 @@ def load_image(path: Path) -> sitk.Image:
 
 
 def read(path: Path) -> Volume:
-    """Return image and geometry; several components a voxel become channels.
+    """Return image and geometry; several components a voxel, or a fourth dimension, become channels.
 
     Raises:
-        ImageFileError: as `load_image`; also more than three dimensions.
+        ImageFileError: as `load_image`; also more than four dimensions, or four with several components.
     """
     import SimpleITK as sitk
 
     image = load_image(path)
-    if image.GetDimension() > 3:
+    components = image.GetNumberOfComponentsPerPixel() > 1
+    if image.GetDimension() + components > 4:
         size = " x ".join(map(str, image.GetSize()))
         raise ImageFileError(
-            f"{path}: has {image.GetDimension()} dimensions ({size}), expected 3. Write one file per channel "
-            "(CASE_0000, CASE_0001, ...), or one case per time frame."
+            f"{path}: has {image.GetDimension()} dimensions ({size}){' of several components' * components}, expected "
+            "2 or 3, or 4 with the channels as the last. Write a file a channel (CASE_0000, CASE_0001, ...)."
         )
     array = sitk.GetArrayFromImage(image)
-    array = np.moveaxis(array, -1, 0) if image.GetNumberOfComponentsPerPixel() > 1 else array[None]
+    if components:
+        array = np.moveaxis(array, -1, 0)
+    elif image.GetDimension() < 4:
+        array = array[None]
     if image.GetDimension() == 2:
         array = array[:, None]
     return Volume(array, _geometry(image))  # (C, Z, Y, X)
 
 
-def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
-    """Write a label map `(Z, Y, X)`, compressed, in the dimensions of the geometry."""
+def to_image(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
+    """Return an array `(Z, Y, X)` of one channel with its place in space, in the dimensions of the geometry."""
     import SimpleITK as sitk
 
-    image = sitk.GetImageFromArray(labels[0] if geometry.dimensions == 2 else labels)
+    image = sitk.GetImageFromArray(array[0] if geometry.dimensions == 2 else array)
     image.SetSpacing(geometry.spacing[::-1][: geometry.dimensions])
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
+    return image
+
+
+def write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
+    """Write a label map or one channel of an image `(Z, Y, X)`, compressed, in the dimensions of the geometry."""
+    import SimpleITK as sitk
+
+    image = to_image(array, geometry)
     try:
         sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
     except RuntimeError as error:
@@ -163,17 +175,18 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _geometry(image: sitk.Image) -> Geometry:
-    spacing = image.GetSpacing()[::-1]
-    if len(spacing) == 2:
-        spacing = (1.0, *spacing)
+    axes = image.GetDimension()
+    dimensions = min(axes, 3)  # a fourth axis, of channels, has no place in space
+    spacing = image.GetSpacing()[:dimensions][::-1]
+    direction = np.reshape(image.GetDirection(), (axes, axes))[:dimensions, :dimensions]
     return Geometry(
-        spacing=spacing,
-        origin=image.GetOrigin(),
-        direction=image.GetDirection(),
-        dimensions=image.GetDimension(),
+        spacing=spacing if dimensions == 3 else (1.0, *spacing),
+        origin=image.GetOrigin()[:dimensions],
+        direction=tuple(direction.ravel().tolist()),
+        dimensions=dimensions,
     )
 
 
 for _ending in (".nii.gz", ".nii", ".mha", ".nrrd"):
-    READERS.register(_ending)(Reader(read, write))
+    READERS.register(_ending)(Reader(read, write, holds_fractions=True))
 READERS.register(".mhd")(Reader(read))  # two files, which could not appear whole at once

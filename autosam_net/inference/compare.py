@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN, Plan, load_plan
 from autosam_net.embedding.embed import EncoderSource, embed_poses
@@ -31,6 +30,7 @@ from autosam_net.parallel import map_cases, progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import restore
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
+from autosam_net.training.cases import patients_of
 from autosam_net.training.run import ModelFolder, fit_together
 
 log = logging.getLogger(__name__)
@@ -237,9 +237,8 @@ def measure(comparison: Comparison) -> DiceTable:
     ]
     labels = comparison.plan.label_set
     workers = workers_for([file for case in cases for file in case.predictions])
-    dice = map_cases(partial(_dice_of_case, labels=labels), cases, "measure", workers)
-    fingerprint = comparison.folders.preprocessed / comparison.dataset.name / "dataset_fingerprint.json"
-    patients = load_groups(fingerprint)
+    dice = map_cases(partial(_dice_of_case, labels=labels), cases, "measure", workers, lambda case: case.name)
+    patients = patients_of(comparison.dataset, comparison.folders)
     return DiceTable(
         candidates=tuple(tuple(model.path.name for model in candidate) for candidate in comparison.candidates),
         folds=tuple(fold for fold, _ in rows),

@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.case import CaseProperties
+from autosam_net.data.dataset import CaseFiles
 from autosam_net.data.labels import LabelSet
+from autosam_net.errors import UsageError
 from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.files import atomic_file
-from autosam_net.imageio import write_label
+from autosam_net.imageio import read_label, write_label
+from autosam_net.imageio.dicom import is_series
+from autosam_net.imageio.dicom_seg import write_segmentation
+from autosam_net.parallel import progress
 from autosam_net.preprocessing.geometry import crop, restore, slice_axis_first
 
 
@@ -67,3 +72,36 @@ def _saved(
         inside[:, position] = probabilities
         yield probabilities
     whole.flush()
+
+
+def refuse_without_series(cases: Sequence[CaseFiles]) -> None:
+    """Refuse cases that no DICOM-SEG can be made for.
+
+    Raises:
+        UsageError: a case is no DICOM series.
+    """
+    for case in cases:
+        image = case.images[0]
+        if not (image.is_dir() and is_series(image)):
+            raise UsageError(
+                f"{image}: no DICOM series, which a DICOM-SEG must refer to. Give DICOM series only, or leave "
+                "--save_dicom_seg out."
+            )
+
+
+def save_segmentations(
+    cases: Sequence[CaseFiles], label_maps: Sequence[Path], labels: LabelSet, skip_existing: bool = False
+) -> None:
+    """Write each label map once more beside itself, as a DICOM-SEG that refers to the case's (first) series."""
+    pairs = [
+        (case, file)
+        for case, file in zip(cases, label_maps, strict=True)
+        if not (skip_existing and _segmentation_file(case, file).exists())
+    ]
+    for case, file in progress(pairs, "DICOM-SEG", len(pairs), name=lambda pair: pair[0].name):
+        target = _segmentation_file(case, file)
+        write_segmentation(target, read_label(file).array[0], labels.targets, case.images[0])
+
+
+def _segmentation_file(case: CaseFiles, label_map: Path) -> Path:
+    return label_map.with_name(f"{case.name}.dcm")

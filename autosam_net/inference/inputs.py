@@ -1,4 +1,4 @@
-"""The cases that a user means: a folder, a file, or several of them."""
+"""The cases that a user means: a folder, a file, a DICOM series, or several of them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from pathlib import Path
 
 from autosam_net.data.dataset import CaseFiles
 from autosam_net.errors import DatasetError, ImageFileError
-from autosam_net.imageio import split_ending
+from autosam_net.imageio import image_stem, is_image_folder, split_ending
 
 CHANNEL = re.compile(r"(.+)_(\d{4})$")
 
 
 def find_inputs(paths: Sequence[Path], channels: int) -> list[CaseFiles]:
-    """Return the cases among files and the image files of folders, sorted by name.
+    """Return the cases among files and what folders hold, sorted by name.
 
-    With one channel each file is a case, and a `_0000` at the end of its name is no part of the case's name. With
-    several, `CASE_0000`, `CASE_0001` ... belong together; a file without such a number (or with one that is no
-    channel's, `IMG_2024`) must hold all channels itself.
+    A folder that is one image (a DICOM series) is taken as a file is. With one channel each file is a case, and a
+    `_0000` at the end of its name is no part of the case's name. With several, `CASE_0000`, `CASE_0001` ... belong
+    together; a file without such a number (or with one that is no channel's, `IMG_2024`) must hold all channels itself.
 
     Raises:
-        DatasetError: nothing is found, a file does not exist, or a case has not all channels.
+        DatasetError: nothing is found, a file does not exist, a case has not all channels, or a folder holds images
+            beside a series.
     """
     files = [file for path in paths for file in _files(path)]
     if not files:
         raise DatasetError(
-            f"{', '.join(map(str, paths))}: no image files found. Give a folder of images, or image files."
+            f"{', '.join(map(str, paths))}: no image files or DICOM series found. Give a folder of images, image "
+            "files, or a folder of DICOM slices."
         )
     groups: dict[str, dict[int, Path]] = {}
     for file in files:
-        name, channel = _case_and_channel(split_ending(file.name)[0], channels)
+        name, channel = _case_and_channel(image_stem(file), channels)
         if channel in groups.setdefault(name, {}):
             raise DatasetError(f"{name}: both {groups[name][channel].name} and {file.name} are given. Remove one.")
         groups[name][channel] = file
@@ -42,15 +44,26 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DatasetError(f"{path}: no such file or folder. Give a folder of images, or image files.")
-    return sorted(file for file in path.iterdir() if file.is_file() and _is_image(file))
+    images = sorted(entry for entry in path.iterdir() if _is_image(entry))
+    if not is_image_folder(path):
+        return images
+    if images:
+        raise DatasetError(
+            f"{path}: holds the slices of a series and {images[0].name} beside them. Move one of them elsewhere."
+        )
+    return [path]
 
 
-def _is_image(file: Path) -> bool:
+def _is_image(entry: Path) -> bool:
+    if entry.name.startswith("."):
+        return False
+    if entry.is_dir():
+        return is_image_folder(entry)
     try:
-        split_ending(file.name)
+        split_ending(entry.name)
     except ImageFileError:
         return False
-    return not file.name.startswith(".")
+    return True
 
 
 def _case_and_channel(stem: str, channels: int) -> tuple[str, int]:

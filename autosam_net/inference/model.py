@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -18,15 +19,18 @@ from autosam_net.data.plan import Plan, load_plan
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
-from autosam_net.errors import DatasetError, ModelError, UsageError, WeightsError
+from autosam_net.errors import DatasetError, ModelError, PlanError, UsageError, WeightsError
+from autosam_net.evaluation.case_table import CASES_FILE, confidence_rows, replace_cases
+from autosam_net.evaluation.expected_dice import ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
-from autosam_net.inference.best import BEST_FILE, read_best
-from autosam_net.inference.export import export_case, label_map
+from autosam_net.inference.best import BEST_FILE, Best, read_best
+from autosam_net.inference.export import export_case, label_map, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
-from autosam_net.inference.predict import slice_probabilities
-from autosam_net.jsonio import to_json, write_json
+from autosam_net.inference.predict import probabilities_of_each
+from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
+from autosam_net.jsonio import from_json, to_json, write_json
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import preprocess_case
@@ -36,6 +40,25 @@ from autosam_net.training.run import ModelFolder, fit_together, list_models
 from autosam_net.training.train import MODEL_VERSION, head_shape, trained_by
 
 log = logging.getLogger(__name__)
+HEAD_METADATA: dict[str, Any] = {"head": str, "settings": dict[str, float], "encoder": str, "encoder_sha256": str}
+
+
+@dataclass(frozen=True)
+class PredictionFiles:
+    """The files of one predicted case; what is None or missing was not asked for.
+
+    Attributes:
+        maps: "entropy" or "disagreement" -> image of that uncertainty.
+    """
+
+    label: Path
+    probabilities: Path | None
+    maps: Mapping[str, Path]
+
+    def exist(self) -> bool:
+        """Return whether all of them are there."""
+        asked = (self.label, self.probabilities, *self.maps.values())
+        return all(file is None or file.exists() for file in asked)
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,7 @@ class Model:
         heads: of all folds and configurations; their probabilities are averaged.
         poses: that are averaged with the plain one, for test-time augmentation, from the plan.
         largest_only: groups of label values of which only the largest connected component is kept.
+        expected_dice: what each head's model learnt from its validation cases, None where it learnt nothing.
     """
 
     plan: Plan
@@ -56,6 +80,7 @@ class Model:
     source: EncoderSource
     poses: tuple[str, ...] = ()
     largest_only: tuple[tuple[int, ...], ...] = ()
+    expected_dice: tuple[ExpectedDice | None, ...] = ()
 
     def without_augmentation(self) -> Model:
         """Return the same model without test-time augmentation."""
@@ -85,7 +110,8 @@ class Model:
         if spatial == 2:
             volume, steps = volume[:, None], (1.0, *steps)
         case = self._preprocess("array", Volume(volume, Geometry(spacing=steps)))  # type: ignore[arg-type]
-        labels = label_map(self._slices(case), case.properties, self.plan.label_set, self.largest_only)
+        slices = (np.mean(members, axis=0) for members in self._members(case))
+        labels = label_map(slices, case.properties, self.plan.label_set, self.largest_only)
         return labels if spatial == 3 else labels[0]
 
     def predict_folder(
@@ -94,55 +120,84 @@ class Model:
         output: Path | str,
         save_probabilities: bool = False,
         skip_existing: bool = False,
+        save_uncertainty: bool = False,
+        save_dicom_seg: bool = False,
     ) -> list[Path]:
         """Predict every case of a folder, file or list of files; return the label maps written, one a case.
+
+        Beside them `cases.csv` says of each case which Dice to expect, and flags bad ones.
+
+        Args:
+            inputs: a folder with a DICOM series is a case; see `find_inputs`.
+            save_uncertainty: write images of the uncertainty into `uncertainty/` too.
+            save_dicom_seg: write `CASE.dcm` too, a DICOM-SEG that refers to the case's series.
 
         Raises:
             DatasetError: no inputs, or a case has not the channels that the model was trained on.
             ImageFileError: a file cannot be read.
-            UsageError: a label map would overwrite an image.
+            UsageError: a label map would overwrite an image, or a DICOM-SEG is asked for without a series.
         """
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
         cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
         folder = Path(output)
-        outputs = [self._outputs(case, folder, save_probabilities) for case in cases]
-        _refuse_to_overwrite(cases, [files[0] for files in outputs])
-        remove_leftovers(folder)
+        if save_dicom_seg:
+            refuse_without_series(cases)
+        maps = map_names(len(self.heads)) if save_uncertainty else ()
+        outputs = [self._outputs(case, folder, save_probabilities, maps) for case in cases]
+        label_maps = [files.label for files in outputs]
+        _refuse_to_overwrite(cases, label_maps)
+        for place in (folder, folder / MAPS_FOLDER):
+            remove_leftovers(place)
         todo = [
-            (case, files)
-            for case, files in zip(cases, outputs, strict=True)
-            if not (skip_existing and all(file.exists() for file in files))
+            (case, files) for case, files in zip(cases, outputs, strict=True) if not (skip_existing and files.exist())
         ]
         if len(todo) < len(cases):
             log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
         for case, files in progress(todo, "predict", len(todo), name=lambda entry: entry[0].name):
-            self._predict_file(case, *files)
+            self._predict_file(case, files)
+        if save_dicom_seg:
+            save_segmentations(cases, label_maps, self.plan.label_set, skip_existing)
         write_json(folder / "plan.json", self.plan)
-        return [files[0] for files in outputs]
+        return label_maps
 
-    def _outputs(self, case: CaseFiles, folder: Path, save_probabilities: bool) -> list[Path]:
-        """Return the file of a case's label map and, where it is asked for, that of its probabilities."""
-        ending = split_ending(case.images[0].name)[1]
+    def _outputs(self, case: CaseFiles, folder: Path, save_probabilities: bool, maps: Sequence[str]) -> PredictionFiles:
+        image = case.images[0]
+        ending = self.plan.file_ending if image.is_dir() else split_ending(image.name)[1]
         if READERS.get(ending).write is None:
             ending = self.plan.file_ending
-        files = [folder / (case.name + ending)]
-        return [*files, folder / f"{case.name}_probabilities.npy"] if save_probabilities else files
+        return PredictionFiles(
+            label=folder / (case.name + ending),
+            probabilities=folder / f"{case.name}_probabilities.npy" if save_probabilities else None,
+            maps={name: folder / MAPS_FOLDER / f"{case.name}_{name}{ending}" for name in maps},
+        )
 
-    def _predict_file(self, files: CaseFiles, target: Path, probabilities: Path | None = None) -> None:
+    def _predict_file(self, files: CaseFiles, outputs: PredictionFiles) -> None:
         case = self._preprocess(files.name, read_case(files.images))
-        slices, labels = self._slices(case), self.plan.label_set
-        export_case(target, slices, case.properties, labels, probabilities, self.largest_only)
+        slices, labels = self._recorded_slices(case, outputs), self.plan.label_set
+        export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
+
+    def _recorded_slices(self, case: PreprocessedCase, outputs: PredictionFiles) -> Iterator[NDArray[np.float32]]:
+        """Yield the slices' probabilities; after the last, before the label map, write what they say of themselves."""
+        watch = watch_members(self.plan.label_set, len(self.heads), outputs.maps)
+        yield from watch.means(self._members(case))
+        watch.write_maps(outputs.maps, case.properties)
+        members = watch.confidences()
+        expected, bad = expect(list(zip(self.expected_dice or [None] * len(members), members, strict=True)))
+        rows = confidence_rows(case.properties.name, mean_confidences(members), expected, bad)
+        replace_cases(outputs.label.parent / CASES_FILE, rows)
 
     def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
         return preprocess_case(name, volume, None, self.plan.preprocessing)
 
-    def _slices(self, case: PreprocessedCase) -> Iterator[NDArray[np.float32]]:
-        return slice_probabilities(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
+    def _members(self, case: PreprocessedCase) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        return probabilities_of_each(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
 
 
 def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:
     images = {image.resolve() for case in cases for image in case.images}
     for target in targets:
+        if target.parent.resolve() in images:
+            raise UsageError(f"{target}: would lie among the slices of a series. Choose another folder for output.")
         if target.resolve() in images:
             raise UsageError(f"{target}: the label map would overwrite the image. Choose another folder for output.")
 
@@ -174,14 +229,37 @@ def load_chosen_models(
     """Return the model of those called `names` among a data set's; if None, of the best, or else of the only one.
 
     Raises:
-        ModelError: as `choose_models`, `read_best` and `load_model_folders` do.
+        ModelError: as `select_models` and `load_model_folders` do.
+    """
+    selection = select_models(models, names, folds, where)
+    model = load_model_folders(selection.models, selection.folds, device)
+    if (best := selection.best) is None:
+        return model
+    log.info("%s: %s", BEST_FILE, best.description)
+    return replace(model, largest_only=model.plan.largest_only(best.choice.keep_largest))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Models and folds (all trained ones if None) that predict together; `best`, where its choice decided that."""
+
+    models: list[ModelFolder]
+    folds: Sequence[str] | None
+    best: Best | None = None
+
+
+def select_models(
+    models: Sequence[ModelFolder], names: Sequence[str] | None, folds: Sequence[str] | None, where: str
+) -> Selection:
+    """Return those called `names` among a data set's models; if None, the best ones, or else the only one.
+
+    Raises:
+        ModelError: as `choose_models` and `read_best` do.
     """
     best = read_best(models[0].path.parent) if models and names is None else None
     if best is None:
-        return load_model_folders(choose_models(models, names, where), folds, device)
-    log.info("%s: %s", BEST_FILE, best.description)
-    model = load_model_folders(choose_models(models, best.choice.configurations, where), folds or best.folds, device)
-    return replace(model, largest_only=model.plan.largest_only(best.choice.keep_largest))
+        return Selection(choose_models(models, names, where), folds)
+    return Selection(choose_models(models, best.choice.configurations, where), folds or best.folds, best)
 
 
 def models_of(dataset: int | str, folders: Folders) -> list[ModelFolder]:
@@ -251,7 +329,9 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     files = [file for model in models for file in _fold_files(model, folds)]
     heads = tuple(load_head(file, plans[0], source) for file in files)
     log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
-    return Model(plans[0], heads, source, plans[0].encoding.poses, plans[0].largest_only())
+    learnt = {model.path: read_expected_dice(model.path) for model in models}
+    expected = tuple(learnt[file.parent.parent] for file in files)
+    return Model(plans[0], heads, source, plans[0].encoding.poses, plans[0].largest_only(), expected)
 
 
 def check_components(models: Sequence[ModelFolder], plans: Sequence[Plan]) -> None:
@@ -288,8 +368,7 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     Raises:
         ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
     """
-    tensors, metadata = load_tensors(file)
-    _check_metadata(file, metadata, plan)
+    tensors, metadata = read_head(file, plan)
     weights = source.encoder.mask_decoder_weights
     head = build_head(metadata["head"], head_shape(plan), metadata["settings"], weights)
     try:
@@ -299,9 +378,25 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     return head.to(source.device).eval()
 
 
+def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and metadata of a trained head; the encoder need not be there.
+
+    Raises:
+        ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
+    """
+    tensors, metadata = load_tensors(file)
+    _check_metadata(file, metadata, plan)
+    return tensors, metadata
+
+
 def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None:
     if (found := metadata.get("version")) != MODEL_VERSION:
         raise ModelError(f"{file}: model of version {found}, expected {MODEL_VERSION}. Train this fold again.")
+    for key, kind in HEAD_METADATA.items():
+        try:
+            from_json(kind, metadata.get(key), f"{file}: {key}")
+        except PlanError as error:
+            raise ModelError(f"{error}. Train this fold again.") from error
     expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     if metadata["encoder_sha256"] != expected:
         raise ModelError(

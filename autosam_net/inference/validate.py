@@ -14,16 +14,20 @@ from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.plan import PLAIN, Plan
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
+from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
+from autosam_net.evaluation.confidence import ConfidenceTally
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
+from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
 from autosam_net.inference.model import load_head
+from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.inference.pseudo_labels import write_lessons
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
-from autosam_net.training.cases import training_split, unlabelled_part
-from autosam_net.training.run import TrainingOptions
+from autosam_net.training.cases import patients_of, training_split, unlabelled_part
+from autosam_net.training.run import ModelFolder, TrainingOptions
 from autosam_net.training.train import train_head
 
 SlicesOf = Callable[[PreprocessedCase, Mapping[str, CachedEmbedding]], Iterator[NDArray[np.float32]]]
@@ -53,6 +57,7 @@ def train_and_validate(
         lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
     folder = train_head(dataset, plan, configuration, fold, options, folders, lessons)
     if not held_out or (options.resume and (folder / "validation" / "summary.json").is_file()):
+        write_model_card(ModelFolder(folder.parent), dataset, folders)
         return folder, None
     return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
 
@@ -61,6 +66,9 @@ def validate_fold(
     dataset: DatasetSpec, plan: Plan, folder: Path, cases: tuple[str, ...], device: str, folders: Folders
 ) -> Summary:
     """Write `validation/` in a fold's folder: label maps, summary.json and cases.csv; return the summary.
+
+    Then the model learns from the validation cases of all its folds which Dice to expect of its predictions, and its
+    card is written.
 
     Args:
         plan: as the fold's configuration follows it (`Plan.for_configuration`).
@@ -71,12 +79,21 @@ def validate_fold(
     source = EncoderSource(plan.encoding, device)
     head = load_head(folder / "model.safetensors", plan, source)
 
+    tallies: dict[str, ConfidenceTally] = {}
+
     def slices_of(case: PreprocessedCase, entry: Mapping[str, CachedEmbedding]) -> Iterator[NDArray[np.float32]]:
-        return slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses)
+        tally = tallies[case.properties.name] = ConfidenceTally(plan.label_set)
+        return tally.watched(slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses))
 
     output = folder / "validation"
     poses = (PLAIN, *plan.encoding.poses)
-    return validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, plan.largest_only())
+    summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, plan.largest_only())
+    rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
+    replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
+    model = ModelFolder(folder.parent)
+    calibrate(model, patients_of(dataset, folders))
+    write_model_card(model, dataset, folders)
+    return summary
 
 
 def validate_cases(

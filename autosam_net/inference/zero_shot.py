@@ -29,6 +29,7 @@ from autosam_net.inference.validate import validate_cases
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.slices import tile_grid
+from autosam_net.training.manifest import run_facts
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def zero_shot_fold(
         "encoder_sha256": source.encoder.weights_sha256,
         "held_out": cases,
         "seconds": round(time.monotonic() - begin, 1),
+        **run_facts(device),
     }
     write_json(folder / "run.json", record)
     return folder / "validation", summary

@@ -49,7 +49,7 @@ def preprocess_case(
     if len(image.array) != len(settings.normalizations):
         raise DatasetError(
             f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
-            "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file."
+            "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file; each time frame is a case."
         )
     if not np.isfinite(image.array).all():
         raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
@@ -92,7 +92,7 @@ def preprocess_dataset(
         if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
             shutil.rmtree(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
-    return map_cases(work, cases, "preprocess", workers)
+    return map_cases(work, cases, "preprocess", workers, lambda case: case.name)
 
 
 def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:

@@ -36,7 +36,7 @@ def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, fo
     split = select_fold(load_splits(folders.preprocessed / dataset.name / "splits_final.json"), fold)
     if options.labelled is None:
         return split
-    return Split(draw_labelled(split.train, _groups(dataset, folders), options.labelled, options.seed), split.val)
+    return Split(draw_labelled(split.train, patients_of(dataset, folders), options.labelled, options.seed), split.val)
 
 
 def unlabelled_part(
@@ -62,7 +62,7 @@ def unlabelled_part(
             "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
             "or give --labelled N with fewer patients."
         )
-    patients = {**_groups(dataset, folders), **_patients_of_scans(dataset, folders)}
+    patients = {**patients_of(dataset, folders), **_patients_of_scans(dataset, folders)}
     inputs = {
         case: count_inputs(record.properties.shape, plan.encoding)
         for case, record in zip(others + scans, records_of(dataset, others + scans, folders), strict=True)
@@ -95,7 +95,7 @@ def choose_unlabelled(
 
 def _scans_of_others(dataset: DatasetSpec, held_out_cases: Sequence[str], folders: Folders) -> tuple[str, ...]:
     """Return the scans in imagesUn that are not, by their names, of patients whom the fold holds out."""
-    groups, patients = _groups(dataset, folders), _patients_of_scans(dataset, folders)
+    groups, patients = patients_of(dataset, folders), _patients_of_scans(dataset, folders)
     held_out = {groups[case] for case in held_out_cases}
     used = tuple(name for name, patient in patients.items() if patient not in held_out)
     if len(used) < len(patients):
@@ -106,15 +106,15 @@ def _scans_of_others(dataset: DatasetSpec, held_out_cases: Sequence[str], folder
 def _patients_of_scans(dataset: DatasetSpec, folders: Folders) -> dict[str, str]:
     """Return scan in imagesUn -> patient, by its name."""
     names = [scan.name for scan in unlabelled_scans(dataset)]
-    return group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(_groups(dataset, folders))))
+    return group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(patients_of(dataset, folders))))
 
 
-def _groups(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
+def patients_of(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:
     """Return case -> patient, as the fingerprint has it."""
     return load_groups(folders.preprocessed / dataset.name / "dataset_fingerprint.json")
 
 
 def count_patients(split: Split, dataset: DatasetSpec, folders: Folders) -> int:
     """Return the number of patients that a fold trains on."""
-    groups = _groups(dataset, folders)
+    groups = patients_of(dataset, folders)
     return len({groups[case] for case in split.train})

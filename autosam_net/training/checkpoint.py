@@ -111,9 +111,13 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise ModelError(f"{path}: no such file. Train this fold first.") from None
     except SafetensorError as error:
         raise ModelError(f"{path}: damaged ({error}). Train this fold again with --overwrite.") from error
-    if METADATA not in metadata:
+    try:
+        content = json.loads(metadata[METADATA])
+    except (KeyError, json.JSONDecodeError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
         raise ModelError(f"{path}: not written by this version of autosam_net. Train this fold again with --overwrite.")
-    return tensors, json.loads(metadata[METADATA])
+    return tensors, content
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 results/Dataset027_ACDC/vit/                   a model: one configuration, trained in one way
     plan.json                                  the plan it was trained by
+    expected_dice.json  MODEL_CARD.md          what its validation cases taught, and the model in words
     fold_0/  checkpoint.safetensors            the state to go on from
              model.safetensors                 the trained head, when training has finished
              run.json  training_log.csv  progress.png  validation/
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.errors import ModelError, PlanError
+from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
 from autosam_net.files import remove_leftovers
 from autosam_net.jsonio import write_json_if_changed
 from autosam_net.paths import Folders
@@ -121,6 +123,7 @@ def prepare_fold(model: ModelFolder, fold: str, plan: Plan, options: TrainingOpt
         raise PlanError(f"{folder}: this fold {state} before. Give --continue to go on, or --overwrite to begin anew.")
     model.check_plan(plan, replaced=fold if options.overwrite else None)
     if options.overwrite and folder.exists():
+        (model.path / EXPECTED_DICE_FILE).unlink(missing_ok=True)  # learnt from this fold too
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for place in (model.path, folder, folder / "validation"):

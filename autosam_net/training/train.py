@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from autosam_net.training.checkpoint import (
 )
 from autosam_net.training.curves import write_log
 from autosam_net.training.losses import SegmentationLoss, foreground_dice
+from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
 from autosam_net.training.unlabelled import (
@@ -144,7 +144,7 @@ def train_head(
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
     _optimize(run, state, CachedBatches(entries, plan.label_set), more)
-    write_json(folder / "run.json", _manifest(split, lessons, views, options, state, encoded - begin))
+    write_json(folder / "run.json", _manifest(run, split, views, state, encoded - begin))
     _save_model(run, state)  # last: where it lies, the fold counts as trained
     return folder
 
@@ -293,21 +293,19 @@ def _save_model(run: _Run, state: TrainingState) -> None:
     save_tensors(run.folder / "model.safetensors", state.head.state_dict(), metadata)
 
 
-def _manifest(
-    split: Split,
-    lessons: Lessons | None,
-    views: int,
-    options: TrainingOptions,
-    state: TrainingState,
-    encoding_seconds: float,
-) -> dict[str, Any]:
+def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
     return {
         "trained_on": split.train,
-        "unlabelled": () if lessons is None else lessons.cases,
+        "unlabelled": () if run.lessons is None else run.lessons.cases,
         "held_out": split.val,
         "views": views,
-        "options": to_json(options),
+        "options": to_json(run.options),
+        "settings": to_json(run.settings),
+        "encoder": run.source.encoder.name,
+        "encoder_sha256": run.source.encoder.weights_sha256,
+        "precision": run.source.precision,
+        "epochs": state.epochs,
         "iterations": state.iteration,
         "seconds": {"encoding": round(encoding_seconds, 1), "training": round(state.seconds, 1)},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        **run_facts(run.options.device),
     }

@@ -30,14 +30,14 @@ def test_an_encoder_of_a_configuration_is_cached_beside_the_plans(
     capsys.readouterr()
     assert main(["list", "--root", str(root)]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert "image_64_" in first and "6 cases  6 views" in first
+    assert "image_64_" in first and "6 cases  6 views and poses" in first
     assert f"{TINY}_64_" in second
     assert main(["verify", "--root", str(root)]) == 0
 
 
 def test_list_verify_prune(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--root", str(root)]) == 0
-    assert "6 cases  12 views" in capsys.readouterr().out
+    assert "6 cases  12 views and poses" in capsys.readouterr().out
     assert main(["verify", "-d", "900", "--root", str(root)]) == 0
     file = next((root / "preprocessed").rglob("view_01/embedding.npy"))
     file.write_bytes(file.read_bytes()[:-4])

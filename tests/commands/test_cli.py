@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from autosam_net.commands.cli import new_parser, run
+from autosam_net import parallel
+from autosam_net.commands.cli import log, new_parser, run
 from autosam_net.errors import DatasetError
 
 
@@ -74,6 +76,31 @@ def test_a_command_runs_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+@pytest.fixture
+def level_restored() -> Iterator[None]:
+    before = log.level
+    yield
+    log.setLevel(before)
+
+
+@pytest.mark.usefixtures("level_restored")
+@pytest.mark.parametrize(("flags", "said"), [([], True), (["--verbose"], True), (["--quiet"], False)])
+def test_quiet_leaves_progress_and_notices_out(
+    flags: list[str], said: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+
+    def work(_: argparse.Namespace) -> None:
+        assert list(parallel.progress([1, 2], "predict", 2)) == [1, 2]
+        assert log.isEnabledFor(logging.INFO) == said and log.isEnabledFor(logging.WARNING)
+        print("the result")
+
+    assert run(work, new_parser("for tests"), flags) == 0
+    output = capsys.readouterr()
+    assert output.out == "the result\n"
+    assert ("predict" in output.err) == said
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from autosam_net.commands.predict import main
 from autosam_net.data.dataset import training_cases
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
+from tests.dicom_files import noise, write_series
 from tests.support import Prepared
 
 
@@ -39,7 +40,8 @@ def test_several_models_are_listed_and_refused(prepared: Prepared, root: Path, t
 @pytest.mark.parametrize("chosen", [["-c", "cnn"], ["-d", "900", "-c", "cnn", "linear"]])
 def test_the_chosen_models_predict(prepared: Prepared, root: Path, tmp_path: Path, capsys, chosen: list[str]) -> None:
     assert main(["-i", image(prepared), "-o", str(tmp_path), "--root", str(root), *chosen]) == 0
-    assert "1 label maps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 label maps" in said and "no expected Dice: fewer than 5 patients were held out" in said
     assert len(list(tmp_path.glob("*.nii.gz"))) == 1
 
 
@@ -69,5 +71,22 @@ def test_an_empty_input_folder(root: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn"]
     assert main(arguments) == 2
-    assert "no image files found" in capsys.readouterr().err
+    assert "no image files or DICOM series found" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_cases_are_named_and_uncertainty_is_saved(
+    prepared: Prepared, root: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosam_net.inference.model.expect", lambda members: (dict.fromkeys(members[0][1], 0.1), True))
+    arguments = ["-i", image(prepared), "-o", str(tmp_path), "--root", str(root), "-c", "cnn", "linear"]
+    assert main([*arguments, "--save_uncertainty"]) == 0
+    assert f"1 of 1 cases are flagged as bad in {tmp_path / 'cases.csv'}: patient" in capsys.readouterr().out
+    assert len(list((tmp_path / "uncertainty").glob("*.nii.gz"))) == 2
+
+
+def test_a_dicom_series_gives_a_dicom_seg(root: Path, tmp_path: Path) -> None:
+    series = write_series(tmp_path / "ct", noise((3, 40, 36)))
+    words = ["-i", str(series), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn", "--save_dicom_seg"]
+    assert main(words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from autosam_net.data.dataset import find_dataset, group_by_case, list_datasets, read_dataset, training_cases
+from autosam_net.data.dataset import find_dataset, group_by_case, list_datasets, read_dataset, texts_in, training_cases
 from autosam_net.errors import DatasetError
 from autosam_net.paths import Folders
 
@@ -139,3 +139,8 @@ def test_listing_knows_only_data_sets(folder: Path) -> None:
     (folder.parent / "Dataset7_Short").mkdir()
     (folder.parent / "Dataset013_File").touch()
     assert list_datasets(folder.parent) == ["Dataset012_Brain"]
+
+
+def test_what_it_says_in_words_is_told_on_one_line() -> None:
+    words = {"reference": "A paper,\n  of 2018 ", "release": 1.0, "name": " ", "license": {"patient1": "/home/me"}}
+    assert texts_in(CONTENT | words) == {"reference": "A paper, of 2018", "release": "1.0"}

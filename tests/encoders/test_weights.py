@@ -3,9 +3,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,75 +17,150 @@ from autosam_net.encoders import weights
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry, WeightsSource
 from autosam_net.errors import WeightsError
 
-CONTENT = bytes(range(256)) * 9000  # 2.3 MB, three steps of the progress bar
+CONTENT = bytes(range(256)) * 9000  # 2.3 MB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-@pytest.fixture
-def requests_seen() -> list[str]:
-    """Return the ranges that the server was asked for, in order."""
-    return []
+@dataclass
+class Remote:
+    """A server on this machine that knows ranges, and what it does wrong.
+
+    Attributes:
+        breaks: bytes after which each of the next connections ends early, in order.
+        body: what it sends instead of CONTENT.
+        says_length: whether it says beforehand how many bytes will come.
+        ranges: that it was asked for, in order.
+    """
+
+    breaks: list[int] = field(default_factory=list)
+    body: bytes = CONTENT
+    says_length: bool = True
+    ranges: list[str] = field(default_factory=list)
+    address: str = ""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        wanted = request.headers.get("Range", "")
+        self.ranges.append(wanted)
+        body = self.body[int(wanted.removeprefix("bytes=").removesuffix("-") or 0) :]
+        request.send_response(206 if wanted else 200)
+        if self.says_length:
+            request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        with suppress(ConnectionError):  # of a client that has seen enough
+            request.wfile.write(body[: self.breaks.pop(0)] if self.breaks else body)
 
 
 @pytest.fixture
-def server(requests_seen: list[str]) -> Iterator[str]:
-    """Yield the address of a server on this machine that knows ranges."""
+def server() -> Iterator[Remote]:
+    state = Remote()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            wanted = self.headers.get("Range", "")
-            requests_seen.append(wanted)
-            start = int(wanted.removeprefix("bytes=").removesuffix("-") or 0)
-            status = 416 if start >= len(CONTENT) else 206 if wanted else 200
-            body = CONTENT[start:]
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            state.answer(self)
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}/remote.pth"
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        state.address = f"http://127.0.0.1:{http.server_port}/remote.pth"
+        yield state
         http.shutdown()
 
 
 @pytest.fixture
-def remote(cache: Path, server: str, register: Callable[[EncoderEntry], None]) -> EncoderEntry:
-    source = WeightsSource("remote.pth", SHA256, len(CONTENT), url=server)
+def remote(
+    cache: Path, server: Remote, register: Callable[[EncoderEntry], None], monkeypatch: pytest.MonkeyPatch
+) -> EncoderEntry:
+    monkeypatch.setattr(weights, "BLOCK", 1000)  # when a connection breaks, the block in hand is lost
+    source = WeightsSource("remote.pth", SHA256, len(CONTENT), url=server.address)
     entry = replace(ENCODERS.get("vit_b"), name="remote", weights=source)
     register(entry)
     return entry
 
 
-def test_a_download_lands_in_the_cache_and_is_made_once(
-    remote: EncoderEntry, cache: Path, requests_seen: list[str]
-) -> None:
+def test_a_download_lands_in_the_cache_and_is_made_once(remote: EncoderEntry, cache: Path, server: Remote) -> None:
     path = weights.find_weights("remote")
     assert path == cache / "remote.pth"
     assert path.read_bytes() == CONTENT
     assert weights.find_weights("remote") == path
-    assert requests_seen == [""]
+    assert server.ranges == [""]
     assert [entry.name for entry in cache.iterdir()] == ["remote.pth"]
 
 
-@pytest.mark.parametrize("have", [1000, len(CONTENT)])
+@pytest.mark.parametrize(("have", "ranges"), [(1000, ["bytes=1000-"]), (len(CONTENT), []), (len(CONTENT) + 1, [""])])
 def test_an_interrupted_download_goes_on(
-    remote: EncoderEntry, cache: Path, requests_seen: list[str], have: int
+    remote: EncoderEntry, cache: Path, server: Remote, have: int, ranges: list[str]
 ) -> None:
     cache.mkdir()
-    (cache / "remote.pth.part").write_bytes(CONTENT[:have])
+    (cache / "remote.pth.part").write_bytes((CONTENT + b"more")[:have])
     assert weights.find_weights("remote").read_bytes() == CONTENT
-    assert requests_seen == [f"bytes={have}-"]
+    assert server.ranges == ranges
 
 
-def test_a_download_with_a_wrong_checksum_is_refused_and_removed(remote: EncoderEntry, cache: Path) -> None:
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_connection_that_breaks_is_taken_up_again(
+    remote: EncoderEntry, cache: Path, server: Remote, caplog: pytest.LogCaptureFixture, says_length: bool
+) -> None:
+    server.breaks, server.says_length = [300_000, 1_000_000], says_length
+    with caplog.at_level(logging.WARNING):
+        assert weights.find_weights("remote").read_bytes() == CONTENT
+    assert server.ranges == ["", "bytes=300000-", "bytes=1300000-"]
+    assert f"the connection broke after 1300000 of {len(CONTENT)} bytes; going on" in caplog.text
+    assert [entry.name for entry in cache.iterdir()] == ["remote.pth"]
+
+
+def test_a_connection_that_brings_nothing_more_is_given_up_and_what_came_is_kept(
+    remote: EncoderEntry, cache: Path, server: Remote
+) -> None:
+    server.breaks = [1000, 0]
+    with pytest.raises(WeightsError, match=r"^remote: the download failed .*--weights FILE\.$"):
+        weights.find_weights("remote")
+    assert (cache / "remote.pth.part").read_bytes() == CONTENT[:1000]
+    assert weights.find_weights("remote").read_bytes() == CONTENT
+    assert server.ranges == ["", "bytes=1000-", "bytes=1000-"]
+
+
+def test_a_page_in_place_of_the_file_is_refused_and_what_came_is_kept(
+    remote: EncoderEntry, cache: Path, server: Remote
+) -> None:
     cache.mkdir()
-    (cache / "remote.pth.part").write_bytes(b"something else")
+    (cache / "remote.pth.part").write_bytes(CONTENT[:1000])
+    server.body = b"<html>please log in</html>".ljust(2000)
+    with pytest.raises(WeightsError, match=rf"the server offers 2000 bytes, expected {len(CONTENT)}\)"):
+        weights.find_weights("remote")
+    assert [entry.read_bytes() for entry in cache.iterdir()] == [CONTENT[:1000]]
+
+
+def test_a_server_that_does_not_end_is_left(remote: EncoderEntry, cache: Path, server: Remote) -> None:
+    server.body, server.says_length = CONTENT * 2, False
+    with pytest.raises(WeightsError, match=rf"the server sends more than the {len(CONTENT)} bytes expected"):
+        weights.find_weights("remote")
+    server.body = CONTENT
+    assert weights.find_weights("remote").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("begun", [b"", b"something else"])
+def test_other_bytes_are_refused_and_removed(remote: EncoderEntry, cache: Path, server: Remote, begun: bytes) -> None:
+    cache.mkdir()
+    (cache / "remote.pth.part").write_bytes(begun)
+    server.body = CONTENT if begun else CONTENT[:-1] + b"x"
     with pytest.raises(WeightsError, match=rf"^remote: the download failed.*{SHA256}.*--weights FILE.$"):
         weights.find_weights("remote")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_server_that_is_not_there(
+    remote: EncoderEntry, cache: Path, register: Callable[[EncoderEntry], None]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/remote.pth"
+        register(replace(remote, weights=replace(remote.weights, url=url)))
+        with pytest.raises(
+            WeightsError, match=r"^remote: the download failed \(.*Failed to establish.*--weights FILE\.$"
+        ):
+            weights.find_weights("remote")
     assert list(cache.iterdir()) == []
 
 

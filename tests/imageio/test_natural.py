@@ -1,4 +1,3 @@
-import json
 import logging
 
 import numpy as np
@@ -8,7 +7,7 @@ from PIL import Image
 
 from autosam_net.data.volume import Geometry
 from autosam_net.errors import ImageFileError
-from autosam_net.imageio import read_case, read_image, read_label, write_label
+from autosam_net.imageio import read_case, read_image, read_label
 from autosam_net.imageio.natural import write_picture
 
 
@@ -87,42 +86,6 @@ def test_truncated_images_are_refused(tmp_path, ending, part):
     for read in (read_image, read_label):
         with pytest.raises(ImageFileError, match=r"truncated or damaged.*Copy or download it again"):
             read(path)
-
-
-@pytest.mark.parametrize("name", ["a", "a_0000"])
-def test_stack_takes_its_spacing_from_the_sidecar(tmp_path, name):
-    pages = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (1, 2, 3)]
-    pages[0].save(tmp_path / f"{name}.tif", save_all=True, append_images=pages[1:])
-    volume = read_image(tmp_path / f"{name}.tif")
-    assert volume.array.shape == (1, 3, 4, 5)
-    assert volume.array[0, :, 0, 0].tolist() == [1, 2, 3]
-    assert (volume.geometry.spacing, volume.geometry.calibrated) == ((1.0, 1.0, 1.0), False)
-    (tmp_path / "a.json").write_text(json.dumps({"spacing": [5, 0.5, 0.25]}))
-    geometry = read_image(tmp_path / f"{name}.tif").geometry
-    assert (geometry.spacing, geometry.calibrated, geometry.dimensions) == ((5.0, 0.5, 0.25), True, 3)
-
-
-@pytest.mark.parametrize("content", ["{}", "no", '{"spacing": [1, 2]}', '{"spacing": 3}'])
-def test_wrong_sidecar(tmp_path, content):
-    write_label(tmp_path / "a.tif", np.zeros((2, 3, 4), np.uint8), Geometry((5.0, 2.0, 2.0)))
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(ImageFileError, match=r"a\.json: expected \{\"spacing\""):
-        read_image(tmp_path / "a.tif")
-
-
-def test_label_stack_round_trip(tmp_path):
-    labels = np.arange(24).reshape(2, 3, 4)
-    write_label(tmp_path / "a.tif", labels, Geometry((5.0, 1.5, 1.5)))
-    again = read_label(tmp_path / "a.tif")
-    assert np.array_equal(again.array[0], labels)
-    assert again.geometry.spacing == (5.0, 1.5, 1.5)
-
-
-def test_pages_of_different_shape_are_refused(tmp_path):
-    pages = [Image.fromarray(np.zeros(shape, np.uint8)) for shape in ((4, 5), (4, 6))]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(ImageFileError, match="2 pages differ in shape"):
-        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -8,7 +8,16 @@ import pytest
 
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import DatasetError, ImageFileError
-from autosam_net.imageio import READERS, Reader, read_case, read_image, read_label, split_ending, write_label
+from autosam_net.imageio import (
+    READERS,
+    Reader,
+    read_case,
+    read_image,
+    read_label,
+    split_ending,
+    write_fractions,
+    write_label,
+)
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 VOLUMES = (".nii.gz", ".nii", ".mha", ".nrrd")
@@ -155,7 +164,7 @@ def test_half_numbers_and_nan_are_no_labels(tmp_path, monkeypatch):
 def test_import_stays_light():
     code = (
         "import sys, json, autosam_net.imageio;"
-        "print(json.dumps([m for m in ('torch', 'SimpleITK', 'PIL', 'skimage') if m in sys.modules]))"
+        "print(json.dumps([m for m in ('torch', 'SimpleITK', 'PIL', 'skimage', 'pydicom') if m in sys.modules]))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout) == []
@@ -169,3 +178,24 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         write_label(path, labels((2, 4, 5)), Geometry((1.0, 1.0, 1.0)))
     assert path.read_bytes() == before
     assert list(Path(tmp_path).iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", VOLUMES)
+def test_fractions_keep_values_and_geometry(tmp_path, ending):
+    geometry = Geometry((8.0, 1.5, 1.25), (10.5, -20.25, 30.0), OBLIQUE)
+    fractions = np.random.default_rng(0).random((3, 4, 5)).astype(np.float16)
+    write_fractions(tmp_path / f"a{ending}", fractions, geometry)
+    again = read_image(tmp_path / f"a{ending}")
+    assert np.array_equal(again.array[0], fractions.astype(np.float32))
+    assert same_place(again.geometry, geometry)
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif"])
+def test_fractions_become_grey_values_where_a_format_has_no_more(tmp_path, ending):
+    write_fractions(tmp_path / f"a{ending}", np.array([[[0.0, 0.5, 1.0]]]), Geometry((1.0, 1.0, 1.0), dimensions=2))
+    assert read_image(tmp_path / f"a{ending}").array.ravel().tolist() == [0, 128, 255]
+
+
+def test_a_format_without_a_way_to_write_takes_no_fractions(tmp_path):
+    with pytest.raises(ImageFileError, match=r"cannot hold a label map exactly"):
+        write_fractions(tmp_path / "a.jpg", np.zeros((1, 2, 2)), Geometry((1.0, 1.0, 1.0), dimensions=2))

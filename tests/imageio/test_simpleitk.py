@@ -67,10 +67,35 @@ def test_other_content_is_refused(tmp_path, ending):
         read_image(tmp_path / f"a{ending}")
 
 
-def test_four_dimensions_are_explained(tmp_path, image):
-    path = save(sitk.JoinSeries([image, image]), tmp_path / "a.nii.gz")
-    with pytest.raises(ImageFileError, match=r"4 dimensions \(50 x 40 x 6 x 2\), expected 3.*CASE_0000, CASE_0001"):
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
+def test_a_fourth_axis_holds_channels(tmp_path, image, ending):
+    image.SetSpacing((0.5, 0.75, 3.0))
+    image.SetOrigin((1.0, 2.0, 3.0))
+    image.SetDirection((0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0))
+    volume = read_image(save(sitk.JoinSeries([image, image + 1]), tmp_path / f"a{ending}"))
+    alone = read_image(save(image, tmp_path / f"b{ending}"))
+    assert volume.array.shape == (2, 6, 40, 50)
+    assert np.array_equal(volume.array[0], alone.array[0])
+    assert np.array_equal(volume.array[1], alone.array[0] + 1)
+    assert volume.geometry.dimensions == 3
+    assert np.allclose(volume.geometry.spacing, alone.geometry.spacing)
+    assert np.allclose(volume.geometry.origin, alone.geometry.origin)
+    assert np.allclose(volume.geometry.direction, alone.geometry.direction)
+
+
+def test_more_axes_are_explained(tmp_path, image):
+    path = save(sitk.JoinSeries([sitk.Compose([image, image])] * 2), tmp_path / "a.nrrd")
+    expected = r"4 dimensions \(50 x 40 x 6 x 2\) of several components, expected 2 or 3, .*CASE_0000, CASE_0001"
+    with pytest.raises(ImageFileError, match=expected):
         read_image(path)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
+def test_flat_images_of_several_channels(tmp_path, image, ending):
+    flat = image[:, :, 2]
+    array = read_image(save(sitk.Compose([flat, flat + 1, flat + 2]), tmp_path / f"a{ending}")).array
+    assert array.shape == (3, 1, 40, 50)
+    assert np.array_equal(array[2, 0], sitk.GetArrayFromImage(flat) + 2)
 
 
 def test_a_fourth_axis_of_one_is_none(tmp_path, image):

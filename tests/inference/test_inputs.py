@@ -8,6 +8,7 @@ import pytest
 
 from autosam_net.errors import DatasetError
 from autosam_net.inference.inputs import find_inputs
+from tests.dicom_files import noise, write_series
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_number_that_is_no_channel_belongs_to_the_name(make) -> None:
 
 
 def test_nothing_to_predict_is_an_error(make, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no image files found"):
+    with pytest.raises(DatasetError, match="no image files or DICOM series found"):
         find_inputs([make("notes.txt")], 1)
     with pytest.raises(DatasetError, match="missing: no such file or folder"):
         find_inputs([tmp_path / "missing"], 1)
@@ -61,3 +62,36 @@ def test_nothing_to_predict_is_an_error(make, tmp_path: Path) -> None:
 def test_two_files_of_one_case_are_refused(make) -> None:
     with pytest.raises(DatasetError, match=r"a: both a.nii.gz and a_0000.nii.gz are given"):
         find_inputs([make("a.nii.gz", "a_0000.nii.gz")], 1)
+
+
+def test_endings_may_be_mixed(make) -> None:
+    folder = make("a.nii.gz", "b.mha", "c_0000.nrrd", "d.PNG", "e.tif")
+    assert names(find_inputs([folder], 1)) == ["a", "b", "c", "d", "e"]
+    with pytest.raises(DatasetError, match=r"a: both a.mha and a.nii.gz are given"):
+        find_inputs([make("a.mha")], 1)
+
+
+def test_a_folder_of_slices_is_a_case(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make("a.nii.gz")
+    series = write_series(tmp_path / "b.c", noise())
+    (tmp_path / "notes").mkdir()
+    assert [(case.name, case.images) for case in find_inputs([folder], 1)] == [
+        ("a", (tmp_path / "a.nii.gz",)),
+        ("b.c", (series,)),
+    ]
+    assert names(find_inputs([series], 1)) == ["b.c"]
+    monkeypatch.chdir(series)
+    assert names(find_inputs([Path()], 1)) == ["b.c"]
+
+
+def test_channels_may_be_series(tmp_path: Path) -> None:
+    for channel in range(2):
+        write_series(tmp_path / f"a_{channel:04d}", noise())
+    (case,) = find_inputs([tmp_path], 2)
+    assert case.name == "a" and [path.name for path in case.images] == ["a_0000", "a_0001"]
+
+
+def test_images_beside_slices_are_refused(make, tmp_path: Path) -> None:
+    write_series(tmp_path, noise())
+    with pytest.raises(DatasetError, match=r"holds the slices of a series and a.nii.gz beside them. Move one of them"):
+        find_inputs([make("a.nii.gz")], 1)

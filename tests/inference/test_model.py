@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import tifffile
 
 from autosam_net.data.dataset import training_cases
 from autosam_net.data.plan import Plan
 from autosam_net.errors import DatasetError, ImageFileError, ModelError, UsageError, WeightsError
 from autosam_net.imageio import read_image, read_label
+from autosam_net.imageio.dicom import read_slices
+from autosam_net.imageio.dicom_seg import read_segments
 from autosam_net.inference.model import Model, load_model
 from autosam_net.inference.validate import train_and_validate, validate_fold
 from autosam_net.jsonio import write_json
@@ -21,6 +26,7 @@ from autosam_net.training.cases import training_split
 from autosam_net.training.checkpoint import load_tensors, save_tensors
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
+from tests.dicom_files import noise, write_series
 from tests.support import TINY, Prepared, with_unet
 
 
@@ -36,6 +42,9 @@ def folders(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Fol
 @pytest.fixture(scope="module")
 def model(folders: Folders) -> Model:
     return load_model(900, ["cnn"], folders=folders)
+
+
+OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
 
 
 def images(prepared: Prepared) -> list[Path]:
@@ -101,6 +110,66 @@ def test_an_image_is_never_overwritten(prepared: Prepared, model: Model, tmp_pat
         model.predict_folder(tmp_path, tmp_path)
     assert image.read_bytes() == before
     assert list(tmp_path.iterdir()) == [image]
+
+
+def test_a_series_is_predicted_and_segmented_as_dicom(model: Model, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_series(tmp_path / "in" / name, noise((3, 40, 36)), OBLIQUE, seed=name)
+    written = model.predict_folder(tmp_path / "in", tmp_path / "out", save_dicom_seg=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "cases.csv",
+        *("one.dcm", "one.nii.gz"),
+        "plan.json",
+        *("two.dcm", "two.nii.gz"),
+    ]
+    labels = read_label(written[0])
+    slices = read_slices(tmp_path / "in" / "one")
+    for axis in ("spacing", "origin", "direction"):
+        expected = getattr(read_image(tmp_path / "in" / "one").geometry, axis)
+        np.testing.assert_allclose(getattr(labels.geometry, axis), expected, atol=1e-5)
+    segments = read_segments(tmp_path / "out" / "one.dcm", slices)
+    assert list(segments) == ["RV", "MYO", "LV"]
+    for value, mask in enumerate(segments.values(), start=1):
+        np.testing.assert_array_equal(mask, labels.array[0] == value)
+
+
+def test_a_segmentation_that_is_lacking_is_made_up_for(model: Model, tmp_path: Path) -> None:
+    series = write_series(tmp_path / "ct", noise((3, 40, 36)))
+    (written,) = model.predict_folder(series, tmp_path / "out")
+    before = written.stat().st_mtime_ns
+    model.predict_folder(series, tmp_path / "out", skip_existing=True, save_dicom_seg=True)
+    assert (tmp_path / "out" / "ct.dcm").is_file() and written.stat().st_mtime_ns == before
+
+
+def test_nothing_is_written_among_the_slices(model: Model, tmp_path: Path) -> None:
+    series = write_series(tmp_path / "ct", noise((3, 40, 36)))
+    with pytest.raises(UsageError, match=r"ct.nii.gz: would lie among the slices of a series. Choose another folder"):
+        model.predict_folder(series, series)
+    assert len(list(series.iterdir())) == 3
+
+
+FORMATS = [".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".tif", ".jpg"]
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_flat_images_of_every_format_are_predicted(model: Model, tmp_path: Path, ending: str) -> None:
+    plane = np.random.default_rng(0).integers(0, 255, (40, 36)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(plane), str(tmp_path / "in" / f"scan{ending}"))
+    (written,) = model.predict_folder(tmp_path / "in", tmp_path / "out")
+    assert written.name == "scan" + (".nii.gz" if ending == ".jpg" else ending)  # compression would spoil labels
+    assert read_label(written).shape == (1, 40, 36)
+
+
+def test_a_stack_with_its_spacing_is_predicted(model: Model, tmp_path: Path) -> None:
+    image = tmp_path / "in" / "scan_0000.tif"
+    image.parent.mkdir()
+    tifffile.imwrite(image, noise((5, 40, 36)))
+    (tmp_path / "in" / "scan.json").write_text(json.dumps({"spacing": [5, 1.5, 1.5]}))
+    (written,) = model.predict_folder(tmp_path / "in", tmp_path / "out")
+    labels = read_label(written)
+    assert written.name == "scan.tif" and labels.shape == (5, 40, 36)
+    assert labels.geometry.spacing == (5.0, 1.5, 1.5)
 
 
 def test_leftovers_of_a_killed_run_are_removed(prepared: Prepared, model: Model, tmp_path: Path) -> None:

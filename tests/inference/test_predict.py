@@ -1,4 +1,4 @@
-"""Probabilities of slices: ensembles, tiles and flips."""
+"""Probabilities of slices: ensembles, tiles and poses."""
 
 from __future__ import annotations
 

@@ -96,7 +96,8 @@ def truncated(raw: RawDataset) -> None:
 
 
 def four_dimensions(raw: RawDataset) -> None:
-    sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 20, 24), np.float32), isVector=False), str(raw.image()))
+    image = sitk.ReadImage(str(raw.image()))
+    sitk.WriteImage(sitk.JoinSeries([image, image + 1]), str(raw.image()))
 
 
 def missing_channel(raw: RawDataset) -> None:
@@ -137,7 +138,7 @@ SPOILED = [
     (other_spacing, FIRST, r"spacing \(5, 1.2, 1\) mm; expected spacing \(5, 1, 1\) mm", "resample the label"),
     (other_place, FIRST, "corners lie up to 3 mm away", "resample the label"),
     (truncated, FIRST, "truncated or damaged", "Copy or download it again"),
-    (four_dimensions, FIRST, "has 4 dimensions", "Write one file per channel"),
+    (four_dimensions, FIRST, r"2 channels; expected 1 channels \(.*\)", "If the file holds time frames, save each"),
     (missing_channel, FIRST, r"1 channel; expected 2 channels \(T1, T2\)", "_0000, _0001"),
     (odd_channel, FIRST, f"files {FIRST}_0001.nii.gz; expected {FIRST}_0000.nii.gz", "rename the file"),
     (other_channel_shape, FIRST, r"shape \(3, 20, 22\); expected shape \(3, 20, 24\)", "onto one grid"),

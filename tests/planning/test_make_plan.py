@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autosam_net.data.decisions import decisions
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.plan import Plan
 from autosam_net.jsonio import dumps, from_json, to_json
-from planning.make_plan import choose_inputs, decisions, make_plan
+from planning.make_plan import choose_inputs, make_plan
 from tests.planning.figures import case, dataset, fingerprint, machine, probe
 
 SIZES = st.integers(8, 400)

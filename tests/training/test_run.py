@@ -44,8 +44,10 @@ def test_names_of_runs() -> None:
 
 
 def test_overwriting_takes_the_old_validation_along(prepared: Prepared, model: ModelFolder) -> None:
+    (model.path / "expected_dice.json").touch()
     folder = prepare_fold(model, "0", prepared.plan, OVERWRITE)
     assert list(folder.iterdir()) == []
+    assert not (model.path / "expected_dice.json").exists()
     assert model.trained_folds() == ["1"]
 
 

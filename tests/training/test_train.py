@@ -23,7 +23,7 @@ from autosam_net.training import train
 from autosam_net.training.cases import training_split
 from autosam_net.training.run import TrainingOptions, list_models
 from autosam_net.training.train import learning_rate, train_head
-from tests.support import Prepared, with_unet
+from tests.support import TINY, Prepared, with_unet
 
 
 @pytest.fixture
@@ -42,7 +42,9 @@ def test_a_fold_is_trained_and_its_folder_tells_everything(prepared: Prepared, f
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert (folder / "progress.png").stat().st_size > 1000
     manifest = json.loads((folder / "run.json").read_text())
-    assert manifest["iterations"] == 10
+    assert manifest["iterations"] == 10 and manifest["epochs"] == 2
+    assert manifest["settings"]["head"] == "cnn" and manifest["encoder"] == TINY
+    assert {"command", "finished", "machine", "peak_memory_mib", "versions", "encoder_sha256"} <= set(manifest)
     assert not set(manifest["trained_on"]) & set(manifest["held_out"])
     (model,) = list_models(folders)
     assert model.trained_folds() == ["0"]

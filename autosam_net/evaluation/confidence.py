@@ -1,0 +1,94 @@
+"""How sure a prediction is of itself, from its probabilities alone: maps of uncertainty, and two figures a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autosam_net.data.labels import LabelSet
+
+Probabilities = NDArray[np.floating]
+"""`(outputs, ...)`: background and classes, which sum to one, or a sigmoid a region."""
+
+TINY = 1e-7  # below what float32 tells from zero beside one
+
+
+def entropy(probabilities: Probabilities, labels: LabelSet) -> NDArray[np.float32]:
+    """Return the entropy `(...)` of each pixel as a fraction of the largest possible: 0 is sure, 1 knows nothing.
+
+    Of regions, which are independent of each other, it is the mean of theirs.
+    """
+    return _entropies(probabilities, labels).mean(axis=0)
+
+
+def disagreement(members: Sequence[Probabilities], labels: LabelSet) -> NDArray[np.float32]:
+    """Return how far each pixel's uncertainty comes from members that contradict each other, `(...)`, 0 to 1.
+
+    It is the mutual information between label and member: the entropy of the mean less the mean of the entropies
+    (Depeweg et al., ICML 2018; BALD, Houlsby et al., arXiv 1112.5745), in the unit of `entropy`. Members that are
+    unsure in the same way have none.
+    """
+    own = sum(entropy(member, labels) for member in members) / len(members)
+    return np.maximum(entropy(np.mean(members, axis=0), labels) - own, 0.0)
+
+
+def _entropies(probabilities: Probabilities, labels: LabelSet) -> NDArray[np.float32]:
+    """Return `(1, ...)` for classes, `(regions, ...)` for regions."""
+    known = np.clip(probabilities, TINY, 1.0).astype(np.float32, copy=False)
+    own = -known * np.log(known)
+    if not labels.has_regions:
+        return own.sum(axis=0, keepdims=True) / np.float32(np.log(labels.outputs))
+    rest = np.clip(1.0 - known, TINY, 1.0)
+    return (own - rest * np.log(rest)) / np.float32(np.log(2))
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """What one head's prediction of a class in a case says of itself.
+
+    Attributes:
+        agreement: soft Dice of the class's probabilities with the pixels decided for it, 0 to 1.
+        certainty: 1 less the mean entropy of these pixels, 0 to 1.
+    """
+
+    agreement: float
+    certainty: float
+
+
+class ConfidenceTally:
+    """Adds up, slice by slice, what the confidences of a case need; post-processing is left out."""
+
+    def __init__(self, labels: LabelSet) -> None:
+        self.labels = labels
+        self._sums = np.zeros((4, len(labels.targets)))  # probability, overlap, pixels, entropy
+
+    def add(self, probabilities: Probabilities) -> None:
+        """Add a slice `(outputs, Y, X)`."""
+        entropies = _entropies(probabilities, self.labels)
+        if self.labels.has_regions:
+            foreground, decided = probabilities, probabilities > 0.5
+            sums = [(own * inside).sum(axis=(1, 2)) for own, inside in ((probabilities, decided), (entropies, decided))]
+            pixels = decided.sum(axis=(1, 2))
+        else:
+            foreground, decided = probabilities[1:], np.argmax(probabilities, axis=0).ravel()
+            weights = (probabilities.max(axis=0).ravel(), entropies.ravel())
+            sums = [np.bincount(decided, weight, self.labels.outputs)[1:] for weight in weights]
+            pixels = np.bincount(decided, minlength=self.labels.outputs)[1:]
+        self._sums += [foreground.sum(axis=(1, 2), dtype=float), sums[0], pixels, sums[1]]
+
+    def watched(self, slices: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Yield the slices, each added as it passes."""
+        for probabilities in slices:
+            self.add(probabilities)
+            yield probabilities
+
+    def confidences(self) -> dict[str, Confidence | None]:
+        """Return class -> confidence of what was added, None where no pixel was decided for the class."""
+        result: dict[str, Confidence | None] = {}
+        for name, (probability, overlap, pixels, unsure) in zip(self.labels.targets, self._sums.T, strict=True):
+            found = Confidence(2 * overlap / (probability + pixels), 1 - unsure / pixels) if pixels else None
+            result[name] = found
+        return result

@@ -1,0 +1,1 @@
+"""What people look at: overlays of raw data, and the report of a data set; no torch."""
