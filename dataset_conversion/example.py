@@ -105,7 +105,7 @@ def draw_patient(random: np.random.Generator) -> Patient:
         radius=u(20, 27),
         wall=u(7, 11),
         right_radius=u(24, 32),
-        angle=u(-0.6, 0.6),
+        angle=u(-0.4, 0.4),
         contraction=u(0.25, 0.4),
         blood=u(0.75, 1.0),
         muscle=u(0.28, 0.42),

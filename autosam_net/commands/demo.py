@@ -21,7 +21,7 @@ from autosam_net.data.dataset import DatasetSpec, list_datasets, read_dataset
 from autosam_net.errors import AutosamError, UsageError
 from autosam_net.paths import Folders, find_folders
 
-PHANTOM_EPOCHS = "4"  # half of the planned ones: the phantom is easy, and five folds shall not take long
+PHANTOM_EPOCHS = "4"  # a fifth of the planned ones: the phantom is easy, and five folds shall not take long
 
 
 def main(argv: list[str] | None = None) -> int:
