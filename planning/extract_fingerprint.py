@@ -158,6 +158,7 @@ def measure_case(
         calibrated=image.geometry.calibrated,
         channels=tuple(measure_intensities(channel, foreground) for channel in image.array),
         classes={target: stats for target, stats in classes.items() if stats.voxels},
+        foreground=measure_class(foreground, spacing),
     )
 
 

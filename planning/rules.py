@@ -12,6 +12,7 @@ import numpy as np
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import (
+    FOREGROUND,
     REFERENCE_INPUTS,
     REFERENCE_PATIENTS,
     Configuration,
@@ -41,7 +42,7 @@ PERCENT = (0.5, 99.5)
 CPU_ENCODER, GPU_ENCODER = "lite_medsam", "vit_b"
 GPU_ENCODER_MIB = 6 * 1024
 MOST_EPOCHS = 2.5  # times a head's own number
-MAXIMUM_VIEWS = 12
+VIEWS_OF_SAME_POSE, VIEWS_OF_ANY_POSE = 6, 12  # at most; any pose asks for more of them
 ENCODING_SECONDS = 15 * 60
 DISK_SHARE = 0.5  # of the free disk
 ANY_POSE = 180.0  # degrees that views are turned, nnU-Net's range for square 2D patches
@@ -338,19 +339,24 @@ def _pose_spread(fingerprint: Fingerprint, pair: tuple[str, str], axis: int) -> 
 
 
 def choose_keep_largest(fingerprint: Fingerprint, labels: LabelSet) -> tuple[tuple[str, ...], str]:
-    """Return the classes of which predictions keep only the largest connected component."""
+    """Return the classes of which predictions keep only the largest connected component.
+
+    Before them `FOREGROUND`, where all classes together are one piece: of two pieces of a class the one that hangs
+    together with the others is right, which need not be the larger one. (nnU-Net tries it in this order too.)
+    """
     if labels.has_regions:
         return (), "no class: regions overlap, so that every component is kept"
     shares: dict[str, list[float]] = {}
     for case in fingerprint.cases:
-        for name, stats in case.classes.items():
+        pieces = {FOREGROUND: case.foreground} if len(case.classes) > 1 else {}
+        for name, stats in {**pieces, **case.classes}.items():
             shares.setdefault(name, []).append(stats.largest_component_mm3 / stats.volume_mm3)
     least = {name: min(values) for name, values in shares.items()}
     figures = ", ".join(f"{name} {share:.1%} ({len(shares[name])} cases)" for name, share in least.items())
     kept = tuple(name for name, share in least.items() if share >= ONE_PIECE and len(shares[name]) >= ONE_PIECE_CASES)
     return kept, (
-        f"classes whose largest component holds at least {ONE_PIECE:.0%} in every one of {ONE_PIECE_CASES} or more "
-        f"cases are taken to be one piece: {figures}"
+        f"what has its largest component hold at least {ONE_PIECE:.0%} in every one of {ONE_PIECE_CASES} or more "
+        f"cases is taken to be one piece: {figures}"
     )
 
 
@@ -387,12 +393,13 @@ def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, di
     size = embedding_bytes(entry, encoding.input_size)
     on_disk = _round_down(training_share(int(DISK_SHARE * disk_mib * MIB / size), folds))
     budget = max(plain, min(in_time, on_disk), 1)
-    planned = replace(encoding, maximum_views=MAXIMUM_VIEWS, slice_budget=budget)
+    most = VIEWS_OF_ANY_POSE if encoding.rotation == ANY_POSE else VIEWS_OF_SAME_POSE
+    planned = replace(encoding, maximum_views=most, slice_budget=budget)
     views = planned.views_for(plain)
     limit = f"{in_time} passes of {seconds:.2g} s fit {ENCODING_SECONDS // 60} minutes"
     if on_disk < in_time:
         limit += f", {on_disk} embeddings of {size / MIB:.2g} MiB fit half of the free {disk_mib / 1024:.0f} GiB"
-    reason = f"{limit}; a fold trains on {plain} inputs, so {views} of at most {MAXIMUM_VIEWS} views of each"
+    reason = f"{limit}; a fold trains on {plain} inputs, so {views} of at most {most} views of each"
     return planned, reason
 
 

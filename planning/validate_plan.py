@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from typing import Any
 
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import POSES, Configuration, Encoding, Normalization, Plan, Preprocessing
+from autosam_net.data.plan import FOREGROUND, POSES, Configuration, Encoding, Normalization, Plan, Preprocessing
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import PlanError
 from autosam_net.jsonio import to_json
@@ -32,7 +32,7 @@ def validate_plan(plan: Plan, dataset: DatasetSpec) -> None:
     for name, configuration in plan.configurations.items():
         _check_configuration(configuration, plan.encoding.input_size, f"configurations: {name}")
     for name in plan.keep_largest:
-        _known(name, plan.label_set.targets, "keep_largest")
+        _known(name, {FOREGROUND, *plan.label_set.targets}, "keep_largest")
     one_piece = not (plan.keep_largest and plan.label_set.has_regions)
     _demand(one_piece, "keep_largest", list(plan.keep_largest), "none, since regions overlap")
     _demand(plan.folds >= 2, "folds", plan.folds, "2 or more")

@@ -62,6 +62,7 @@ class CaseFingerprint:
     Attributes:
         content: sha256 over the case's files, by which a later run knows that nothing changed.
         cropped_shape: voxels left after cropping empty borders.
+        foreground: all classes together.
     """
 
     name: str
@@ -72,6 +73,7 @@ class CaseFingerprint:
     calibrated: bool
     channels: tuple[IntensityStats, ...]
     classes: Mapping[str, ClassStats]
+    foreground: ClassStats
 
 
 @dataclass(frozen=True)

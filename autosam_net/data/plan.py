@@ -14,6 +14,7 @@ from autosam_net.jsonio import canonical, from_json, read_json
 from autosam_net.registry import suggest
 
 PLAN_VERSION = 3
+FOREGROUND = "foreground"  # all classes together
 PLAIN = "plain"
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
@@ -143,7 +144,8 @@ class Plan:
     """All decisions for one data set; the heads share preprocessing and embeddings.
 
     Attributes:
-        keep_largest: classes of which predictions keep only the largest connected component.
+        keep_largest: classes of which predictions keep only the largest connected component, one after the other;
+            `FOREGROUND` stands for all together.
         channel_names, labels, regions_class_order, file_ending: copied from dataset.json, so that a model folder
             says by itself what goes in and what comes out.
         reasons: decision -> one sentence with the figures that led to it.
@@ -170,17 +172,17 @@ class Plan:
         """Return the labels with their methods."""
         return LabelSet(self.labels, self.regions_class_order)
 
-    def largest_only(self, more: Sequence[str] = ()) -> tuple[int, ...]:
-        """Return the label values of `keep_largest`, and of the classes in `more`.
+    def largest_only(self, more: Sequence[str] = ()) -> tuple[tuple[int, ...], ...]:
+        """Return the label values of each entry of `keep_largest`, and of each class in `more`.
 
         Raises:
             PlanError: there is no class of such a name.
         """
-        names, targets = (*self.keep_largest, *more), self.label_set.targets
-        for name in names:
-            if name not in targets:
-                raise PlanError(f"{self.dataset}: keep_largest: no class {name!r}; {suggest(name, targets)}")
-        return tuple(sorted({value for name in names for value in targets[name]}))
+        pieces = {FOREGROUND: self.label_set.foreground_values, **self.label_set.targets}
+        for name in (*self.keep_largest, *more):
+            if name not in pieces:
+                raise PlanError(f"{self.dataset}: keep_largest: no class {name!r}; {suggest(name, pieces)}")
+        return tuple(pieces[name] for name in (*self.keep_largest, *more))
 
     def configuration(self, name: str) -> Configuration:
         """Return a configuration by name.

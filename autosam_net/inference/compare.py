@@ -256,6 +256,6 @@ def _dice_of_case(case: _HeldOutCase, labels: LabelSet) -> NDArray[np.floating]:
         prediction = read_label(file)
         check_pair(case.name, reference, prediction)
         plain = prediction.array[0]
-        largest = plain if labels.has_regions else keep_largest(plain, labels.foreground_values)
+        largest = plain if labels.has_regions else keep_largest(plain, [(value,) for value in labels.foreground_values])
         dice.append([list(dice_of_classes(reference.array[0], one, labels).values()) for one in (plain, largest)])
     return np.moveaxis(np.array(dice, float), 1, -1)  # None becomes NaN

@@ -25,12 +25,12 @@ def label_map(
     slices: Iterable[NDArray[np.float32]],
     properties: CaseProperties,
     labels: LabelSet,
-    largest_only: Sequence[int] = (),
+    largest_only: Sequence[Sequence[int]] = (),
 ) -> NDArray[np.integer]:
     """Return the label map `(Z, Y, X)` on the raw grid of the probabilities `(outputs, Y, X)` of its slices.
 
     Args:
-        largest_only: values of which only the largest connected component is kept.
+        largest_only: groups of values of which only the largest connected component is kept.
     """
     decoded = np.stack([labels.decode(probabilities) for probabilities in slices])
     return keep_largest(restore(decoded, properties), largest_only)
@@ -42,7 +42,7 @@ def export_case(
     properties: CaseProperties,
     labels: LabelSet,
     probabilities_path: Path | None = None,
-    largest_only: Sequence[int] = (),
+    largest_only: Sequence[Sequence[int]] = (),
 ) -> None:
     """Write the label map with the raw image's geometry, and the probabilities if a path is given for them.
 
@@ -50,7 +50,7 @@ def export_case(
     comes last: where it lies, the case is done.
 
     Args:
-        largest_only: values of which only the largest connected component is kept, in the label map.
+        largest_only: groups of values of which only the largest connected component is kept, in the label map.
     """
     if probabilities_path is None:
         decoded = label_map(slices, properties, labels, largest_only)

@@ -71,7 +71,7 @@ class Model:
     Attributes:
         heads: of all folds and configurations; their probabilities are averaged.
         poses: that are averaged with the plain one, for test-time augmentation, from the plan.
-        largest_only: label values of which only the largest connected component is kept.
+        largest_only: groups of label values of which only the largest connected component is kept.
         expected_dice: what each head's model learnt from its validation cases, None where it learnt nothing.
     """
 
@@ -79,7 +79,7 @@ class Model:
     heads: tuple[nn.Module, ...]
     source: EncoderSource
     poses: tuple[str, ...] = ()
-    largest_only: tuple[int, ...] = ()
+    largest_only: tuple[tuple[int, ...], ...] = ()
     expected_dice: tuple[ExpectedDice | None, ...] = ()
 
     def without_augmentation(self) -> Model:

@@ -61,7 +61,10 @@ def write_lessons(
 
 
 def sure_labels(
-    slices: Iterable[NDArray[np.float32]], properties: CaseProperties, labels: LabelSet, largest_only: Sequence[int]
+    slices: Iterable[NDArray[np.float32]],
+    properties: CaseProperties,
+    labels: LabelSet,
+    largest_only: Sequence[Sequence[int]],
 ) -> NDArray[np.integer]:
     """Return pseudo-labels `(Z, Y, X)` on the preprocessed grid, `unknown_value` where they are not sure.
 
@@ -69,7 +72,7 @@ def sure_labels(
 
     Args:
         slices: probabilities `(outputs, Y, X)` of each slice on the cropped raw grid.
-        largest_only: values of which only the largest connected component is kept.
+        largest_only: groups of values of which only the largest connected component is kept.
     """
     decoded, sure = zip(*((labels.decode(one), _certainty(one, labels) >= CONFIDENCE) for one in slices), strict=True)
     plain = np.stack(decoded)

@@ -105,7 +105,7 @@ def validate_cases(
     device: str,
     folders: Folders,
     poses: Sequence[str] = (PLAIN,),
-    largest_only: Sequence[int] = (),
+    largest_only: Sequence[Sequence[int]] = (),
 ) -> Summary:
     """Write label maps, summary.json and cases.csv of labelled cases into `output`; return the summary.
 

@@ -68,7 +68,7 @@ def test_prediction_follows_the_choice_and_says_so(
     named, said = labels("named", "-c", "linear", "cnn")
     assert "best.json" not in said
     np.testing.assert_array_equal(plain, named)
-    np.testing.assert_array_equal(best, keep_largest(plain, [1, 2, 3]))
+    np.testing.assert_array_equal(best, keep_largest(plain, [[1], [2], [3]]))
     folder = root / "results" / "Dataset900_Example" / "cnn"
     caplog.clear()
     assert predict(["-i", image(prepared), "-o", str(tmp_path / "m"), "-m", str(folder), "--device", "cpu"]) == 0

@@ -44,7 +44,8 @@ def test_an_unknown_configuration_is_refused(plan: Plan) -> None:
 
 
 def test_a_class_that_does_not_exist_keeps_no_component(plan: Plan) -> None:
-    assert replace(plan, keep_largest=("organ",)).largest_only() == plan.largest_only(["organ"]) == (1,)
+    assert replace(plan, keep_largest=("organ",)).largest_only() == plan.largest_only(["organ"]) == ((1,),)
+    assert replace(plan, keep_largest=("foreground", "organ")).largest_only()[1:] == ((1,),)
     with pytest.raises(PlanError, match="keep_largest: no class 'orgna'; did you mean 'organ'"):
         replace(plan, keep_largest=("orgna",)).largest_only()
 

@@ -107,7 +107,7 @@ def test_models_follow_the_choice_unless_told_otherwise(prepared: Prepared, chan
     assert len(named.heads) == 4 and named.largest_only == ()
     image = read_image(training_cases(prepared.dataset)[0].images[0])
     plain, finished = (one.predict_case(image.array[0], image.geometry.spacing) for one in (named, model))
-    np.testing.assert_array_equal(finished, keep_largest(plain, [1, 2, 3]))
+    np.testing.assert_array_equal(finished, keep_largest(plain, [[1], [2], [3]]))
     untouched = model.without_postprocessing().predict_case(image.array[0], image.geometry.spacing)
     np.testing.assert_array_equal(untouched, plain)
 

@@ -59,7 +59,7 @@ def test_what_postprocessing_takes_away_is_unknown_and_the_grid_is_the_planned_o
     slices = blocks(0.99)
     for probabilities in slices:
         probabilities[1:, 9:11, 9:11] = probabilities[[2, 1], 9:11, 9:11]  # a second, smaller component of class 1
-    found = sure_labels(slices, properties((2, 12, 12), (24, 24)), CLASSES, (1,))
+    found = sure_labels(slices, properties((2, 12, 12), (24, 24)), CLASSES, ((1,),))
     assert found.shape == (2, 24, 24)
     assert (found[:, 19:21, 19:21] == unknown_value(CLASSES)).all()
     assert (found[:, 6:14, 6:14] == 1).all()

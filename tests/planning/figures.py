@@ -38,7 +38,8 @@ def case(
         for name, extent in (extents if extents is not None else {"organ": 60.0}).items()
     }
     stats = channels or (intensities(),)
-    return CaseFingerprint(name, "0" * 64, shape, shape, spacing, calibrated, stats, classes)
+    whole = ClassStats(1000, 1e4, 2, 5e3, (60.0, 60.0, 60.0), (5, 20, 20), (0.0, 0.0, 0.0))  # in two pieces
+    return CaseFingerprint(name, "0" * 64, shape, shape, spacing, calibrated, stats, classes, whole)
 
 
 def fingerprint(*cases: CaseFingerprint, groups: dict[str, str] | None = None) -> Fingerprint:

@@ -185,6 +185,8 @@ def test_views_fit_the_time() -> None:
     encoding, reason = rules.choose_views(ENCODING, inputs=100, folds=5, seconds=0.5, disk_mib=1e6)
     assert encoding.slice_budget == 1800
     assert encoding.views_for(80) == 12
+    alike = replace(ENCODING, rotation=rules.SAME_POSE)
+    assert rules.choose_views(alike, 100, 5, 0.5, 1e6)[0].views_for(80) == 6
     assert "1800 passes of 0.5 s fit 15 minutes" in reason
     assert rules.choose_views(ENCODING, 1000, 5, 0.5, 1e6)[0].views_for(800) == 2
 
@@ -251,6 +253,14 @@ def test_only_classes_of_one_piece_in_every_case_lose_their_other_components(
     found, reason = rules.choose_keep_largest(shares(*largest), LabelSet({"background": 0, "organ": 1, "absent": 2}))
     assert found == kept
     assert f"organ {min(largest):.1%}" in reason
+
+
+@pytest.mark.parametrize(("together", "kept"), [(1.0, ("foreground", "first", "second")), (0.5, ("first", "second"))])
+def test_classes_that_hang_together_are_one_piece_before_each_is(together: float, kept: tuple[str, ...]) -> None:
+    cases = [case(f"case{index}", extents={"first": 60.0, "second": 60.0}) for index in range(2)]
+    joined = [replace(one, foreground=replace(one.foreground, largest_component_mm3=together * 1e4)) for one in cases]
+    labels = LabelSet({"background": 0, "first": 1, "second": 2})
+    assert rules.choose_keep_largest(fingerprint(*joined), labels)[0] == kept
 
 
 def test_regions_keep_every_component() -> None:
