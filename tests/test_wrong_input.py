@@ -260,7 +260,12 @@ WRONG: list[tuple[str, Callable[[Place], None], str, str]] = [
     ("predict", nothing, PREDICT + " -d 12", "no data set 12; known: Dataset900_Example"),
     ("predict", nothing, PREDICT + " -c liner", "no trained model 'liner'; did you mean 'linear'?"),
     ("predict", nothing, PREDICT + " -f 7", "Dataset900_Example/linear: fold 7 is not trained; trained folds: 0"),
-    ("predict", nothing, PREDICT + " -m {root}/in", "/in: no trained folds here. Give a folder like results/"),
+    (
+        "predict",
+        nothing,
+        PREDICT + " -m {root}/in",
+        "/in: no trained folds here. Give a zip, or a folder like results/",
+    ),
     ("predict", nothing, PREDICT + " --disable-tta", "--disable-tta (did you mean '--disable_tta'?)"),
     ("predict", output_is_a_file, PREDICT, "/out: is a file. Give the folder that the label maps shall lie in."),
     ("predict", model_damaged, PREDICT, "model.safetensors: damaged"),
@@ -303,7 +308,7 @@ def test_what_was_predicted_before_a_bad_image_stays(place: Place, capsys: pytes
     place.image.with_name("worse_0000.nii.gz").write_bytes(place.image.read_bytes()[:-200])
     assert run("predict", PREDICT.format(root=place.root).split()) == 2
     assert "worse_0000.nii.gz: cannot be read" in only_line(capsys)
-    assert [path.name for path in (place.root / "out").iterdir()] == ["scan.nii.gz"]
+    assert sorted(path.name for path in (place.root / "out").iterdir()) == ["cases.csv", "scan.nii.gz"]
 
 
 def no_package(monkeypatch: pytest.MonkeyPatch) -> list[str]:
