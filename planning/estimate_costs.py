@@ -60,7 +60,7 @@ def _passes(plan: Plan, fingerprint: Fingerprint) -> tuple[int, float]:
     encoding = plan.encoding
     inputs = sum(count_case_inputs(fingerprint, plan.preprocessing, encoding).values())
     trained = training_share(inputs, plan.folds)
-    passes = trained * encoding.views_for(trained) + (inputs - trained) * (1 + len(encoding.poses))
+    passes = trained * encoding.views_for(trained) + (inputs - trained) * len(encoding.all_poses)
     return passes, passes * embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size) / MIB
 
 
@@ -80,6 +80,6 @@ def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate
     inputs = float(np.median(sorted(count_case_inputs(fingerprint, plan.preprocessing, plan.encoding).values())))
     raw = float(np.median(sorted(math.prod(case.shape) for case in fingerprint.cases)))
     outputs = plan.label_set.outputs
-    encoding = inputs * rounded(probe.seconds_per_input) * (1 + len(plan.encoding.poses))
+    encoding = inputs * rounded(probe.seconds_per_input) * len(plan.encoding.all_poses)
     memory = probe.memory_mib.get("encode", 0.0) + raw * VOXEL_BYTES / MIB
     return StepEstimate(rounded(encoding + raw * outputs / RESTORING_RATE), rounded(raw / MIB), rounded(memory))

@@ -91,6 +91,11 @@ class Encoding:
         """Return the file that replaces the published weights, if any."""
         return None if self.weights is None else Path(self.weights)
 
+    @property
+    def all_poses(self) -> tuple[str, ...]:
+        """Return the plain pose and the others."""
+        return (PLAIN, *self.poses)
+
     def views_for(self, slices: int) -> int:
         """Return the number of views of each of `slices` training slices."""
         return max(1, min(self.maximum_views, self.slice_budget // max(slices, 1)))

@@ -179,17 +179,21 @@ def verify_entry(folder: Path, record: EntryRecord) -> None:
 
 def list_entries(root: Path) -> Iterator[tuple[Path, EntryRecord | None]]:
     """Yield every entry below `root` with its record, None where the record cannot be read."""
-    for file in sorted(root.glob("*/*/view_*/entry.json")):
+    for file in _record_files(root):
         try:
             yield file.parent, load(EntryRecord, file)
         except AutosamError:
             yield file.parent, None
 
 
+def _record_files(root: Path) -> list[Path]:
+    return sorted(root.glob("*/*/view_*/entry.json"))
+
+
 def cache_use(root: Path) -> list[CacheUse]:
     """Return how much lies below `root`, one record a setting of the encoder."""
     settings: dict[str, list[Path]] = {}
-    for file in sorted(root.glob("*/*/view_*/entry.json")):
+    for file in _record_files(root):
         settings.setdefault(file.parents[2].name, []).append(file.parent)
     return [
         CacheUse(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import PLAIN, Plan, load_plan
+from autosam_net.data.plan import Plan, load_plan
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.evaluation.metrics import dice_of_classes
@@ -181,7 +181,7 @@ def _predict_pairs(comparison: Comparison, fold: str, device: str) -> None:
         return
     source = EncoderSource(plan.encoding, device)
     heads = [load_head(_weights(model, fold), plan, source) for model in comparison.models]
-    entries = embed_poses(dataset, plan, folders, todo, (PLAIN, *plan.encoding.poses), device)
+    entries = embed_poses(dataset, plan, folders, todo, plan.encoding.all_poses, device)
     pairs = list(zip(todo, entries, strict=True))
     for name, entry in progress(pairs, f"pairs, fold {fold}", len(todo), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)

@@ -28,7 +28,7 @@ from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
 from autosam_net.inference.export import export_case, label_map, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
-from autosam_net.inference.predict import probabilities_of_each
+from autosam_net.inference.predict import probabilities_of_each, slice_probabilities
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
 from autosam_net.jsonio import from_json, to_json, write_json
 from autosam_net.parallel import progress
@@ -110,7 +110,7 @@ class Model:
         if spatial == 2:
             volume, steps = volume[:, None], (1.0, *steps)
         case = self._preprocess("array", Volume(volume, Geometry(spacing=steps)))  # type: ignore[arg-type]
-        slices = (np.mean(members, axis=0) for members in self._members(case))
+        slices = slice_probabilities(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
         labels = label_map(slices, case.properties, self.plan.label_set, self.largest_only)
         return labels if spatial == 3 else labels[0]
 

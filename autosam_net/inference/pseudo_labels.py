@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import PLAIN, Plan, settings_digest
+from autosam_net.data.plan import Plan, settings_digest
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.files import atomic_file, remove_leftovers, sha256_of_files
@@ -44,17 +44,17 @@ def write_lessons(
     """
     source, model = EncoderSource(plan.encoding, device), taught / "model.safetensors"
     head = load_head(model, plan, source)
-    poses = (PLAIN, *plan.encoding.poses)
-    entries = embed_poses(dataset, plan, folders, cases, poses, device)
-    made_from = sha256_of_files([model]), poses, plan.largest_only(), CONFIDENCE
+    poses, largest = plan.encoding.all_poses, plan.largest_only()
+    made_from = sha256_of_files([model]), poses, largest, CONFIDENCE
     lessons = Lessons(model, tuple(cases), taught / "pseudo_labels" / settings_digest(*made_from)[:12])
     remove_leftovers(lessons.folder)
-    pairs = zip(cases, entries, strict=True)
-    todo = [(case, entry) for case, entry in pairs if not lessons.file(case).exists()]
-    for name, entry in progress(todo, "label", len(todo), name=lambda pair: pair[0]):
+    todo = [case for case in cases if not lessons.file(case).exists()]
+    entries = embed_poses(dataset, plan, folders, todo, poses, device)
+    pairs = list(zip(todo, entries, strict=True))
+    for name, entry in progress(pairs, "label", len(pairs), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         slices = slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses)
-        labels = sure_labels(slices, case.properties, plan.label_set, plan.largest_only())
+        labels = sure_labels(slices, case.properties, plan.label_set, largest)
         with atomic_file(lessons.file(name)) as temporary:
             np.save(temporary, labels)
     return lessons

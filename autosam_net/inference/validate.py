@@ -86,8 +86,8 @@ def validate_fold(
         return tally.watched(slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses))
 
     output = folder / "validation"
-    poses = (PLAIN, *plan.encoding.poses)
-    summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, plan.largest_only())
+    poses, largest = plan.encoding.all_poses, plan.largest_only()
+    summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, largest)
     rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
     replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
     model = ModelFolder(folder.parent)

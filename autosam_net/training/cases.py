@@ -54,21 +54,23 @@ def unlabelled_part(
         return ()
     whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
     split = training_split(dataset, fold, options, folders)
-    labelled = set(split.train)
-    others = tuple(case for case in whole if case not in labelled)
-    scans = _scans_of_others(dataset, split.val, folders)
-    if not (others or scans):
+    labelled, groups = set(split.train), patients_of(dataset, folders)
+    of_scans = _patients_of_scans(dataset, groups)
+    held_out = {groups[case] for case in split.val}
+    scans = tuple(scan for scan, patient in of_scans.items() if patient not in held_out)
+    if len(scans) < len(of_scans):
+        log.info("%d scans in imagesUn are left out: the fold holds out their patients", len(of_scans) - len(scans))
+    cases = tuple(case for case in whole if case not in labelled) + scans
+    if not cases:
         raise UsageError(
             "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
             "or give --labelled N with fewer patients."
         )
-    patients = {**patients_of(dataset, folders), **_patients_of_scans(dataset, folders)}
-    inputs = {
-        case: count_inputs(record.properties.shape, plan.encoding)
-        for case, record in zip(others + scans, records_of(dataset, others + scans, folders), strict=True)
-    }
-    budget = plan.encoding.slice_budget // (1 + len(plan.encoding.poses))
-    return choose_unlabelled(inputs, patients, budget, options.seed)
+    records = records_of(dataset, cases, folders)
+    counts = [count_inputs(record.properties.shape, plan.encoding) for record in records]
+    inputs = dict(zip(cases, counts, strict=True))
+    budget = plan.encoding.slice_budget // len(plan.encoding.all_poses)
+    return choose_unlabelled(inputs, {**groups, **of_scans}, budget, options.seed)
 
 
 def choose_unlabelled(
@@ -93,20 +95,10 @@ def choose_unlabelled(
     return tuple(sorted(queue[: max(1, int((spent <= budget).sum()))]))
 
 
-def _scans_of_others(dataset: DatasetSpec, held_out_cases: Sequence[str], folders: Folders) -> tuple[str, ...]:
-    """Return the scans in imagesUn that are not, by their names, of patients whom the fold holds out."""
-    groups, patients = patients_of(dataset, folders), _patients_of_scans(dataset, folders)
-    held_out = {groups[case] for case in held_out_cases}
-    used = tuple(name for name, patient in patients.items() if patient not in held_out)
-    if len(used) < len(patients):
-        log.info("%d scans in imagesUn are left out: the fold holds out their patients", len(patients) - len(used))
-    return used
-
-
-def _patients_of_scans(dataset: DatasetSpec, folders: Folders) -> dict[str, str]:
-    """Return scan in imagesUn -> patient, by its name."""
+def _patients_of_scans(dataset: DatasetSpec, groups: Mapping[str, str]) -> dict[str, str]:
+    """Return scan in imagesUn -> patient, by its name; `groups` are those of the labelled cases."""
     names = [scan.name for scan in unlabelled_scans(dataset)]
-    return group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(patients_of(dataset, folders))))
+    return group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(groups)))
 
 
 def patients_of(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import PLAIN, Configuration, Plan, settings_digest
+from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import (
     Split,
 )
@@ -153,7 +153,7 @@ def _taught_batches(
     dataset: DatasetSpec, plan: Plan, lessons: Lessons, device: str, folders: Folders
 ) -> PseudoLabelledBatches:
     log.info("and on pseudo-labels of %d unlabelled cases", len(lessons.cases))
-    entries = embed_poses(dataset, plan, folders, lessons.cases, (PLAIN, *plan.encoding.poses), device)
+    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, device)
     grids = [
         tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
     ]
