@@ -42,6 +42,20 @@ def free_memory_mib() -> float:
     return max(free, 0.0)
 
 
+def demand_memory(mib: float, what: str, cure: str) -> None:
+    """Refuse what cannot fit into the main memory, before it takes all of it.
+
+    Args:
+        what: takes so much; the beginning of the message.
+
+    Raises:
+        AutosamError: it does not fit.
+    """
+    free = free_memory_mib()
+    if 0 < free < mib:
+        raise AutosamError(f"{what} takes {mib:.0f} MiB of memory, {free:.0f} MiB are free. {cure}")
+
+
 class PlainLines:
     """A stream for tqdm where no terminal is: each state of the bar becomes a line of its own on stderr."""
 

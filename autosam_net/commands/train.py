@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and the draw of patients (default 0)")
     parser.add_argument("--epochs", type=int, help="replaces the planned number")
     parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each fold")
-    parser.add_argument("--continue", dest="resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="keep a fold trained with other settings"
+    )
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
     add_device(parser)
     return run(_train, parser, argv)
@@ -51,14 +53,13 @@ def _train(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
     from autosam_net.data.dataset import find_dataset, label_files
-    from autosam_net.data.plan import load_plan
     from autosam_net.data.splits import load_splits, select_fold
+    from autosam_net.training.check_plan import load_checked_plan
 
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     preprocessed = folders.preprocessed / dataset.name
-    plan = load_plan(preprocessed / "plan.json")
-    plan.configuration(arguments.configuration)
+    plan = load_checked_plan(preprocessed / "plan.json", arguments.configuration)
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)
     for fold in folds:

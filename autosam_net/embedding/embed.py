@@ -20,8 +20,8 @@ from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.poses import put
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
-from autosam_net.errors import CacheError
-from autosam_net.files import remove_leftovers
+from autosam_net.errors import CacheError, PlanError
+from autosam_net.files import alone, remove_leftovers
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
@@ -117,11 +117,24 @@ def _embed(
     outside = plan.label_set.ignore or 0
     description = f"encode ({plan.encoding.encoder})"
     for key in progress(missing, description, len(missing), "view", _in_words):
-        found[key] = cache.open_entry(root, key)  # by now another process, training another fold, may have made it
-        if found[key] is None:
-            embed_case(root, key, load_case(case_folders[key.case]), source, outside)
-            found[key] = cache.open_entry(root, key)
+        with alone(cache.entry_folder(root, key)):
+            found[key] = cache.open_entry(root, key)  # by now another process, training another fold, may have made it
+            if found[key] is None:
+                embed_case(root, key, _case_of(key, case_folders[key.case]), source, outside)
+                found[key] = cache.open_entry(root, key)
     return [entry for entry in found.values() if entry is not None]
+
+
+def _case_of(key: EmbeddingKey, folder: Path) -> PreprocessedCase:
+    """Return a preprocessed case, of which another process must not have made another one since the key was drawn up.
+
+    Raises:
+        PlanError: it has.
+    """
+    case = load_case(folder)
+    if load_record(folder).key != key.content:
+        raise PlanError(f"{folder}: was preprocessed anew meanwhile. Repeat the command.")
+    return case
 
 
 def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: EncoderSource, outside: int) -> None:

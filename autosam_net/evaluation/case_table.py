@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from autosam_net.errors import DatasetError
 from autosam_net.evaluation.confidence import Confidence
 from autosam_net.evaluation.expected_dice import Confidences, Dice, mean_of
 from autosam_net.evaluation.metrics import ClassMetrics
-from autosam_net.files import atomic_file
+from autosam_net.files import alone, atomic_file
 
 CASES_FILE = "cases.csv"
 KEY = ("case", "class")
@@ -45,18 +46,21 @@ def read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def replace_columns(path: Path, columns: Sequence[str], rows: Rows) -> None:
     """Put the values of whole columns into a table; the other columns stay, and rows without any value go."""
-    kept = {
-        key: {name: value for name, value in row.items() if name not in columns} for key, row in read_rows(path).items()
-    }
-    merged = {key: {**kept.get(key, {}), **rows.get(key, {})} for key in dict.fromkeys([*kept, *rows])}
-    _write(path, {key: row for key, row in merged.items() if key in rows or any(row.values())})
+    with alone(path):
+        kept = {
+            key: {name: value for name, value in row.items() if name not in columns}
+            for key, row in read_rows(path).items()
+        }
+        merged = {key: {**kept.get(key, {}), **rows.get(key, {})} for key in dict.fromkeys([*kept, *rows])}
+        _write(path, {key: row for key, row in merged.items() if key in rows or any(row.values())})
 
 
 def replace_cases(path: Path, rows: Rows) -> None:
     """Put whole cases into a table; the rows of other cases stay."""
     cases = {case for case, _ in rows}
-    kept = {key: row for key, row in read_rows(path).items() if key[0] not in cases}
-    _write(path, {**kept, **rows})
+    with alone(path):
+        kept = {key: row for key, row in read_rows(path).items() if key[0] not in cases}
+        _write(path, {**kept, **rows})
 
 
 def confidence_rows(
@@ -110,8 +114,12 @@ def number(cell: str, where: str, column: str) -> float | None:
 def _write(path: Path, rows: Rows) -> None:
     used = {name for row in rows.values() for name in row}
     columns = [name for name in (*METRICS, *CONFIDENCE) if name in used]
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*KEY, *columns])
-        writer.writeheader()
-        for key in sorted(rows, key=lambda entry: entry[0]):  # stable: classes stay in their order
-            writer.writerow({**dict(zip(KEY, key, strict=True)), **rows[key]})
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [*KEY, *columns])
+    writer.writeheader()
+    for key in sorted(rows, key=lambda entry: entry[0]):  # stable: classes stay in their order
+        writer.writerow({**dict(zip(KEY, key, strict=True)), **rows[key]})
+    content = table.getvalue().encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)

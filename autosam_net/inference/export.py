@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autosam_net.arrays import new_array
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.dataset import CaseFiles
 from autosam_net.data.labels import LabelSet
@@ -64,7 +65,7 @@ def export_case(
 def _saved(
     slices: Iterable[NDArray[np.float32]], path: Path, properties: CaseProperties, labels: LabelSet
 ) -> Iterator[NDArray[np.float32]]:
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(labels.outputs, *properties.raw_shape))
+    whole = new_array(path, np.float16, (labels.outputs, *properties.raw_shape))
     if not labels.has_regions:
         whole[0] = 1.0  # outside the crop everything is background
     inside = crop(slice_axis_first(whole, properties.slice_axis), properties.crop)

@@ -23,7 +23,7 @@ from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_pose
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
-from autosam_net.files import sha256_of_files
+from autosam_net.files import alone, sha256_of_files
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import to_json, write_json
 from autosam_net.paths import Folders, find_folders
@@ -37,6 +37,7 @@ from autosam_net.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
     save_tensors,
+    tensors_sha256,
 )
 from autosam_net.training.curves import write_log
 from autosam_net.training.losses import SegmentationLoss, foreground_dice
@@ -108,8 +109,10 @@ def train_head(
             `inference.validate.train_and_validate` makes them.
 
     Raises:
+        BusyError: another process is training this fold.
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
-        PlanError: the configuration is not in the plan, a case is not preprocessed, or this fold was trained before.
+        PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
+            this fold was finished before.
         UsageError: there is no such fold, or not so many patients.
         WeightsError: the encoder's weights are missing.
     """
@@ -123,30 +126,38 @@ def train_head(
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-    folder = prepare_fold(model, str(fold), plan, options)
-    if (folder / "model.safetensors").exists():
-        log.info("%s: already trained (--overwrite trains it anew)", folder)
-        return folder
-    source = EncoderSource(plan.encoding, options.device)
-    deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
     digest = _digest(plan, settings, options, records, lessons)
-    run = _Run(plan, settings, options, folder, source, digest, deadline, lessons)
+    with alone(model.fold(str(fold)), "another process is training this fold. Wait until it has finished."):
+        folder = prepare_fold(model, str(fold), plan, options, _training(digest, settings, options))
+        if (folder / "model.safetensors").exists():
+            log.info("%s: already trained (--overwrite trains it anew)", folder)
+            return folder
+        source = EncoderSource(plan.encoding, options.device)
+        deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
+        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons)
+        _train(run, dataset, split, records, folders)
+    return folder
+
+
+def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[StoredCase], folders: Folders) -> None:
+    """Encode what the cache lacks, train, and write the fold's files, the head last: where it lies, all is done."""
+    begin = time.monotonic()
+    plan, options, lessons = run.plan, run.options, run.lessons
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
-    epochs = settings.epochs_for(inputs, count_patients(split, dataset, folders))
+    epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
     state = _initial_state(run, options.epochs or epochs)
-    if options.resume and run.checkpoint.exists():
+    if run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
     _optimize(run, state, CachedBatches(entries, plan.label_set), more)
-    write_json(folder / "run.json", _manifest(run, split, views, state, encoded - begin))
-    _save_model(run, state)  # last: where it lies, the fold counts as trained
-    return folder
+    write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
+    _save_model(run, state)
 
 
 def _taught_batches(
@@ -177,6 +188,11 @@ def _digest(
     return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught)
 
 
+def _training(digest: str, settings: Configuration, options: TrainingOptions) -> str:
+    """Return the digest of all that a result depends on, the length of the training included."""
+    return settings_digest(digest, settings, options.epochs, options.max_minutes)
+
+
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
@@ -203,7 +219,7 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
                 _finish_epoch(run, state, rate)
             if stop.signal_number is not None:
                 save_checkpoint(run.checkpoint, state, run.digest)
-                log.warning("%s: saved after iteration %d; go on with --continue", run.folder, state.iteration)
+                log.warning("%s: saved after iteration %d; the same command goes on", run.folder, state.iteration)
                 stop.raise_if_requested()
         stop.raise_if_requested()  # between the last iteration and here
 
@@ -281,8 +297,8 @@ def trained_by(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _save_model(run: _Run, state: TrainingState) -> None:
-    metadata = {
+def _head_metadata(run: _Run) -> dict[str, Any]:
+    return {
         "version": MODEL_VERSION,
         "head": run.settings.head,
         "settings": run.settings.settings,
@@ -290,11 +306,16 @@ def _save_model(run: _Run, state: TrainingState) -> None:
         "encoder_sha256": run.source.encoder.weights_sha256,
         **trained_by(run.plan),
     }
-    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), metadata)
+
+
+def _save_model(run: _Run, state: TrainingState) -> None:
+    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), _head_metadata(run))
 
 
 def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
     return {
+        "training": _training(run.digest, run.settings, run.options),
+        "head_sha256": tensors_sha256(state.head.state_dict(), _head_metadata(run)),
         "trained_on": split.train,
         "unlabelled": () if run.lessons is None else run.lessons.cases,
         "held_out": split.val,

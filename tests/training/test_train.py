@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from autosam_net.data.plan import Plan, load_plan
+from autosam_net.embedding.embed import EncoderSource
 from autosam_net.errors import ModelError, PlanError, UsageError
+from autosam_net.inference.model import load_head
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
@@ -113,9 +115,19 @@ def test_an_earlier_training_is_never_lost_unasked(prepared: Prepared, folders: 
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
     before = weights(folder)
     with pytest.raises(PlanError, match=r"was trained before. Give --continue .* or --overwrite"):
-        train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
-    train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(resume=True), folders)
+        train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=3), folders)
+    train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=3, resume=True), folders)
+    train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
     assert weights(folder) == before
+
+
+def test_a_head_of_another_fold_is_found(prepared: Prepared, folders: Folders) -> None:
+    first, second = (train_head(prepared.dataset, prepared.plan, "linear", fold, folders=folders) for fold in (0, 1))
+    source = EncoderSource(prepared.plan.encoding, "cpu")
+    load_head(second / "model.safetensors", prepared.plan, source)
+    shutil.copy(first / "model.safetensors", second)
+    with pytest.raises(ModelError, match=r"fold_1/model.safetensors: not the head that run.json beside it tells of"):
+        load_head(second / "model.safetensors", prepared.plan, source)
 
 
 def test_a_time_limit_shortens_the_training(
