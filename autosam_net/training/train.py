@@ -262,8 +262,8 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
         if affordable < state.epochs:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
-    save_checkpoint(run.checkpoint, state, run.digest)
     write_log(run.folder, state.log)
+    save_checkpoint(run.checkpoint, state, run.digest)  # last: what is written before is written again after a kill
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
         *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),

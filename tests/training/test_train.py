@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,11 +171,14 @@ def test_too_many_labelled_patients_and_unknown_folds_are_refused(prepared: Prep
 def unfinished(prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a fold whose training was stopped after the first of two epochs."""
 
-    def stop(*_: object) -> None:
+    plain_save = train.save_checkpoint
+
+    def save_and_stop(*arguments: Any) -> None:
+        plain_save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_log", stop)
+        patch.setattr(train, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
     return folders.results / prepared.dataset.name / "cnn" / "fold_0"
