@@ -62,7 +62,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_json_if_changed(path: Path, value: Any) -> bool:
     """Write `value` to `path` unless the file says just that already; return whether it was written."""
-    if path.is_file() and path.read_text(encoding="utf-8") == dumps(value) + "\n":
+    if path.is_file() and path.read_bytes() == (dumps(value) + "\n").encode():
         return False
     write_json(path, value)
     return True
@@ -82,7 +82,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair, which no file can be called
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # refuses 1e999, and half a surrogate pair
         return content
     except FileNotFoundError:
         raise PlanError(f"{path}: no such file") from None
@@ -101,9 +101,9 @@ def load(cls: type[T], path: Path) -> T:
         PlanError: as `read_json` and `from_json`, or the content is not what was sealed.
     """
     content = read_json(path)
-    if isinstance(content, dict) and (seal := content.pop(SEAL, None)) is not None:
-        if seal != sha256_of_text(canonical(content)):
-            raise PlanError(f"{path}: damaged, its checksum is wrong. Remove it and repeat what made it.")
+    seal = content.pop(SEAL, None) if isinstance(content, dict) else None
+    if seal is not None and seal != sha256_of_text(canonical(content)):
+        raise PlanError(f"{path}: damaged, its checksum is wrong. Remove it and repeat what made it.")
     return from_json(cls, content, str(path))
 
 

@@ -102,6 +102,7 @@ def plan_dataset(
         WeightsError: the encoder's weights are missing.
     """
     from autosam_net.data.splits import make_splits
+    from autosam_net.files import alone
     from planning.settle_plan import PlanRequest, settle_plan
     from planning.settle_splits import given_splits, settle_splits
 
@@ -112,9 +113,10 @@ def plan_dataset(
         make_splits(fingerprint.groups)  # refuses a single group before anything is measured or written
     folds = None if given is None else len(given)
     make = functools.partial(new_plan, dataset, fingerprint, folder, request.encoder, request.weights, folds)
-    plan = settle_plan(dataset, fingerprint, folds, folder, request, lambda: make(device=find_device()))
-    settle_splits(folder, given, fingerprint.groups, plan.folds)
-    _copy_if_changed(dataset.folder / "dataset.json", folder / "dataset.json")
+    with alone(folder):
+        plan = settle_plan(dataset, fingerprint, folds, folder, request, lambda: make(device=find_device()))
+        settle_splits(folder, given, fingerprint.groups, plan.folds)
+        _copy_if_changed(dataset.folder / "dataset.json", folder / "dataset.json")
     return plan
 
 

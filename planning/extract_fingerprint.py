@@ -254,7 +254,7 @@ def _forget_others(records: Path, names: set[str]) -> None:
     remove_leftovers(records)
     for file in records.glob("*.json"):
         if file.name.removesuffix(".json") not in names:
-            file.unlink()
+            file.unlink(missing_ok=True)
 
 
 def _duplicates(cases: Sequence[CaseFingerprint]) -> list[Notice]:

@@ -134,12 +134,13 @@ def load_case(folder: Path) -> PreprocessedCase:
     """
     stored = load_record(folder)
     try:
-        found = None if stored.sha256 is None else sha256_of_files(_array_files(folder))
-        image, labels = [*(np.load(file, "r", allow_pickle=False) for file in _array_files(folder)), None][:2]
+        whole = stored.sha256 in (None, sha256_of_files(_array_files(folder)))
+        arrays = [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)] if whole else []
     except (OSError, ValueError) as error:
         raise PlanError(f"{folder}: a preprocessed case without its arrays ({error}). {PREPROCESS_AGAIN}") from error
-    if found != stored.sha256 or load_record(folder) != stored:
+    if not whole or load_record(folder) != stored:
         raise PlanError(f"{folder}: the arrays of the preprocessed case are damaged or changing. {PREPROCESS_AGAIN}")
+    image, labels = [*arrays, None][:2]
     return PreprocessedCase(image, labels, stored.properties)
 
 
