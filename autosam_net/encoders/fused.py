@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST_LOGIT = 80.0
-"""Of attention; exp of more than 88 is no float32. Next to a logit of 80 all smaller ones vanish anyhow."""
+"""Of attention, either sign; exp of more than 88 is no float32, and a row of less than -88 would be divided by zero."""
 
 STRIP = 2**13
 """Pixels of a strip over its stride: with the 256 channels of TinyViT's first stage 4 MiB, not the 32 MiB of a slice."""
@@ -47,7 +47,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """
     if not _fuses(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-    weights = torch.matmul(query, key.transpose(-1, -2)).add_(bias).clamp_(max=LARGEST_LOGIT).exp_()
+    weights = torch.matmul(query, key.transpose(-1, -2)).add_(bias).clamp_(-LARGEST_LOGIT, LARGEST_LOGIT).exp_()
     return torch.matmul(weights, value).div_(weights.sum(-1, keepdim=True))
 
 
