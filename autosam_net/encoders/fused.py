@@ -17,7 +17,7 @@ LARGEST_LOGIT = 80.0
 """Of attention, either sign; exp of more than 88 is no float32, and a row of less than -88 would be divided by zero."""
 
 STRIP = 2**13
-"""Pixels of a strip over its stride: with the 256 channels of TinyViT's first stage 4 MiB, not the 32 MiB of a slice."""
+"""Pixels of a strip over its stride: 4 MiB with the 256 channels of TinyViT's first stage, not 32 MiB for a slice."""
 
 
 def conv_gelu(conv: nn.Conv2d, features: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 
 def in_strips(function: Callable[[Tensor], Tensor], images: Tensor, stride: int = 1) -> Tensor:
-    """Return a local `function` of images (B, C, H, W), a strip of rows at a time, so that what lies between stays small.
+    """Return a local `function` of images (B, C, H, W), a strip of rows at a time: what lies between stays small.
 
     Args:
         function: whose rows depend on no other rows than theirs and their neighbours, as after one 3x3 convolution.
