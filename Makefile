@@ -1,5 +1,6 @@
 # make demo   the whole line on a phantom data set (or DATA=...), with the real default encoder
 # make test   all tests
+# make docs   the documentation as a site
 # Both make the environment in $(VENV) first; what is there already is used again.
 
 VENV ?= .venv
@@ -11,12 +12,13 @@ CONFIGURATION ?= cnn
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help install demo test lint format typecheck
+.PHONY: help install demo test coverage docs lint format typecheck
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo [DATA=FOLDER] [CONFIGURATION=cnn|vit|linear]   plan, train, predict, evaluate; everything lies in $(ROOT)/"
-	@echo "make test        run all tests"
+	@echo "make test        run all tests; make coverage also counts the lines that they run"
+	@echo "make docs        build the documentation into build/site; open build/site/index.html"
 	@echo "make lint        check the style; make format mends what it can"
 	@echo "make typecheck   check the types"
 
@@ -36,6 +38,15 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	"$(BIN)/python" -m pytest
+
+coverage: $(INSTALLED)
+	"$(BIN)/python" -m coverage erase
+	"$(BIN)/python" -m coverage run -m pytest
+	"$(BIN)/python" -m coverage combine --quiet
+	"$(BIN)/python" -m coverage report
+
+docs: $(INSTALLED)
+	"$(BIN)/python" -m mkdocs build --strict --quiet
 
 lint: $(INSTALLED)
 	"$(BIN)/python" -m ruff check .

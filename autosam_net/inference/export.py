@@ -55,23 +55,24 @@ def export_case(
     if probabilities_path is None:
         decoded = label_map(slices, properties, labels, largest_only)
     else:
+        shape = (labels.outputs, *properties.raw_shape)
         with atomic_file(probabilities_path) as temporary:
-            saved = _saved(slices, temporary, properties, labels)
-            decoded = label_map(saved, properties, labels, largest_only)
+            whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            decoded = label_map(fill_in(whole, slices, properties, labels), properties, labels, largest_only)
+            whole.flush()
     write_label(path, decoded, properties.geometry)
 
 
-def _saved(
-    slices: Iterable[NDArray[np.float32]], path: Path, properties: CaseProperties, labels: LabelSet
+def fill_in(
+    whole: NDArray[np.float16], slices: Iterable[NDArray[np.float32]], properties: CaseProperties, labels: LabelSet
 ) -> Iterator[NDArray[np.float32]]:
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(labels.outputs, *properties.raw_shape))
+    """Yield the slices, and put each into its place in `whole`, zeros `(outputs, Z, Y, X)` on the raw grid."""
     if not labels.has_regions:
         whole[0] = 1.0  # outside the crop everything is background
     inside = crop(slice_axis_first(whole, properties.slice_axis), properties.crop)
     for position, probabilities in enumerate(slices):
         inside[:, position] = probabilities
         yield probabilities
-    whole.flush()
 
 
 def refuse_without_series(cases: Sequence[CaseFiles]) -> None:
