@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autosam_net.commands.cli import add_resources, folders_of
+from autosam_net.commands.cli import folders_of
 from autosam_net.data.dataset import list_datasets
 from autosam_net.data.labels import label_problems
 from autosam_net.data.splits import group_cases

@@ -15,13 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-<<<<<<< HEAD
 from autosam_net.allocator import keep_freed_memory
-from autosam_net.errors import AutosamError, UsageError
-=======
 from autosam_net.device import choose_device
 from autosam_net.errors import AutosamError
->>>>>>> api
 from autosam_net.paths import Folders, find_folders
 from autosam_net.plugins import load_plugins
 from autosam_net.registry import suggest
