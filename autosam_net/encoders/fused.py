@@ -17,7 +17,7 @@ LARGEST_LOGIT = 80.0
 """Of attention; exp of more than 88 is no float32. Next to a logit of 80 all smaller ones vanish anyhow."""
 
 STRIP = 2**13
-"""Pixels of a strip over its stride: with the 256 channels of TinyViT's first stage 4 MiB, not the 32 MiB of a slice."""
+"""Pixels of a strip over its stride: with the 256 channels of TinyViT's first stage 4 MiB instead of 32 MiB."""
 
 
 def conv_gelu(conv: nn.Conv2d, features: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 
 def in_strips(function: Callable[[Tensor], Tensor], images: Tensor, stride: int = 1) -> Tensor:
-    """Return a local `function` of images (B, C, H, W), a strip of rows at a time, so that what lies between stays small.
+    """Return a local `function` of images (B, C, H, W), a strip of rows at a time, so that its layers stay small.
 
     Args:
         function: whose rows depend on no other rows than theirs and their neighbours, as after one 3x3 convolution.
