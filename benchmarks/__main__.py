@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from autosam_net.allocator import keep_freed_memory
+from autosam_net.errors import AutosamError
 from autosam_net.files import atomic_file
 from autosam_net.parallel import available_cores
 from benchmarks.measuring import Row, Setting, table
@@ -43,6 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.here:
         return _measure_here(arguments)
+    _check_planned(parser, arguments)
     clock = "processor" if arguments.cpu_time else "wall"
     lines = [f"Measured {date.today()} on {_machine()}, seconds of the {clock}.", ""]
     for name in arguments.only:
@@ -54,6 +56,18 @@ def main() -> int:
         with atomic_file(arguments.output) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return 0
+
+
+def _check_planned(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    from autosam_net.embedding.embed import preprocessed_cases
+
+    setting = Setting(arguments.root, arguments.dataset, Path(), arguments.cases, time.perf_counter)
+    try:
+        _ = setting.plan
+    except AutosamError as error:
+        parser.error(str(error))
+    if not preprocessed_cases(setting.dataset, setting.folders):
+        parser.error(f"{setting.dataset.name}: no preprocessed case. Run autosam_plan_and_preprocess first.")
 
 
 def _measure_apart(name: str, arguments: argparse.Namespace) -> list[str]:

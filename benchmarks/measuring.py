@@ -15,7 +15,7 @@ from autosam_net.embedding.embed import preprocessed_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 
-ROUNDS = 7
+ROUNDS = 5
 
 
 @dataclass(frozen=True)

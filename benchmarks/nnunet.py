@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -48,7 +47,7 @@ def _part_of(setting: Setting) -> DatasetSpec:
     content = json.loads((whole.folder / "dataset.json").read_text(encoding="utf-8"))
     content["numTraining"] = len(chosen)
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-    return dataclasses.replace(find_dataset(whole.name, Folders(folder.parent, folder, folder)))
+    return find_dataset(whole.name, Folders(folder.parent, folder, folder))
 
 
 def _preprocess_theirs(part: DatasetSpec, cores: int) -> float:
