@@ -18,7 +18,7 @@ from autosam_net.imageio import read_label, write_label
 from autosam_net.imageio.dicom import is_series
 from autosam_net.imageio.dicom_seg import write_segmentation
 from autosam_net.parallel import progress
-from autosam_net.preprocessing.geometry import crop, restore, slice_axis_first
+from autosam_net.preprocessing.geometry import cropped_part, restore_slices
 
 
 def label_map(
@@ -32,8 +32,8 @@ def label_map(
     Args:
         largest_only: groups of values of which only the largest connected component is kept.
     """
-    decoded = np.stack([labels.decode(probabilities) for probabilities in slices])
-    return keep_largest(restore(decoded, properties), largest_only)
+    decoded = (labels.decode(probabilities) for probabilities in slices)
+    return keep_largest(restore_slices(decoded, properties, labels.dtype), largest_only)
 
 
 def export_case(
@@ -67,11 +67,12 @@ def _saved(
     whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(labels.outputs, *properties.raw_shape))
     if not labels.has_regions:
         whole[0] = 1.0  # outside the crop everything is background
-    inside = crop(slice_axis_first(whole, properties.slice_axis), properties.crop)
+    del whole
     for position, probabilities in enumerate(slices):
-        inside[:, position] = probabilities
+        whole = np.load(path, mmap_mode="r+", allow_pickle=False)  # a map that stays would come to hold the whole file
+        cropped_part(whole, properties)[:, position] = probabilities
+        del whole
         yield probabilities
-    whole.flush()
 
 
 def refuse_without_series(cases: Sequence[CaseFiles]) -> None:
