@@ -70,13 +70,13 @@ def demand_memory(where: str, mib: float) -> None:
         )
 
 
-def case_mib(voxels: int, channels: int = 1) -> float:
-    """Return what one process holds at its peak while it measures or preprocesses a labelled case.
+def case_mib(voxels: int, channels: int = 1, labelled: bool = True) -> float:
+    """Return what one process holds at its peak while it reads a case and measures or preprocesses it.
 
     Args:
         voxels: of the raw image, one channel counted.
     """
-    return PROCESS_MIB + voxels * (CHANNEL_BYTES * channels + LABEL_BYTES) / MIB
+    return PROCESS_MIB + voxels * (CHANNEL_BYTES * channels + LABEL_BYTES * labelled) / MIB
 
 
 def prediction_mib(

@@ -131,7 +131,7 @@ def dask_cluster(scheduler: str) -> Iterator[None]:
     except ImportError as error:
         raise UsageError("--engine dask: Dask is not installed. Run `pip install 'autosam_net[dask]'`.") from error
     try:
-        client = Client(scheduler, timeout=CONNECTING, set_as_default=False)
+        client = Client(scheduler, timeout=CONNECTING, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--scheduler {scheduler}: no Dask scheduler answers there. Start one (`dask scheduler`), and give the "
@@ -183,6 +183,7 @@ def each_case(
         return
     import joblib
 
+    engine: dict[str, Any]
     if cluster is None:
         engine, limit, ahead = {"backend": "loky"}, memory_limit_mib() / workers, "2 * n_jobs"
     else:  # workers that come later find all work at the scheduler
@@ -223,14 +224,14 @@ class _Job(Generic[Item, Result]):
         return 1 << 20
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        from joblib.externals import cloudpickle
+        import cloudpickle
 
         return _unpack, (cloudpickle.dumps(self.function), self.folder, self.plugins, self.memory_mib)
 
 
 def _unpack(function: bytes, folder: str, plugins: Sequence[Path], memory_mib: float) -> _Job[Any, Any]:
     """Return a job in a worker; what plugins define must be known there before the function is unpacked."""
-    from joblib.externals import cloudpickle
+    import cloudpickle
 
     load_plugins(plugins)
     return _Job(cloudpickle.loads(function), folder, plugins, memory_mib)

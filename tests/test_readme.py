@@ -17,7 +17,7 @@ from tests.test_help import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = {"cd", "export", "pip"}  # of the shell
+OTHERS = {"cd", "export", "pip", "dask", "torchrun"}  # of the shell
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -30,7 +30,9 @@ def keep_largest(labels: NDArray[np.integer], groups: Sequence[Sequence[int]]) -
         box = crop_box(mask[None])
         components, count = ndimage.label(crop(mask, box), structure=np.ones((3, 3, 3)))
         if count > 1:
-            sizes = sum(np.bincount(plane.ravel(), minlength=count + 1) for plane in components)
+            sizes = np.zeros(count + 1, np.int64)
+            for plane in components:
+                sizes += np.bincount(plane.ravel(), minlength=count + 1)
             largest = 1 + sizes[1:].argmax()
             for target, plane in zip(crop(kept, box), components, strict=True):
                 target[(plane > 0) & (plane != largest)] = 0

@@ -53,7 +53,7 @@ def preprocess_case(
             f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
             "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file; each time frame is a case."
         )
-    demand_memory(f"{name}: preprocessing", case_mib(math.prod(image.shape), len(image.array)))
+    demand_memory(f"{name}: preprocessing", case_mib(math.prod(image.shape), len(image.array), labels is not None))
     if not all(np.isfinite(plane).all() for channel in image.array for plane in channel):
         raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
     array = geometry.slice_axis_first(image.array, settings.slice_axis)
