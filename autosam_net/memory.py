@@ -58,7 +58,7 @@ def demand_memory(where: str, mib: float) -> None:
     """Refuse work that needs more main memory at its peak than the user allows.
 
     Args:
-        where: the case, and what is to be done with it.
+        where: the case or the data set, and what is to be done with it.
 
     Raises:
         AutosamError: it does.
@@ -66,7 +66,7 @@ def demand_memory(where: str, mib: float) -> None:
     if mib > _LIMIT.get():
         raise AutosamError(
             f"{where} needs {mib / 1024:.1f} GiB of memory, --max-memory allows {_LIMIT.get() / 1024:.1f}. Allow more, "
-            "or leave the case out."
+            "or leave it out."
         )
 
 

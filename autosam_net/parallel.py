@@ -177,7 +177,8 @@ def each_case(
         memory_mib: that one item needs at its peak; no more processes are started than fit the memory allowed.
     """
     cluster = _CLUSTER.get()
-    workers = min(workers or available_cores(), len(items), max(1, int(allowed_memory_mib() // max(memory_mib, 1.0))))
+    fitting = allowed_memory_mib() / max(memory_mib, 1.0)
+    workers = int(max(1, min(workers or available_cores(), len(items), fitting)))
     if not items or (cluster is None and workers == 1):
         yield from (function(item) for item in progress(items, description, len(items), unit, name))
         return

@@ -41,7 +41,7 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
     raw = [math.prod(case.shape) for case in fingerprint.cases]
     resampled = [math.prod(planned_shape(case, plan.preprocessing)) for case in fingerprint.cases]
     one = largest_case_mib(fingerprint, channels)
-    workers = max(1, min(machine.cores, len(raw), int((machine.memory_mib or math.inf) / one)))
+    workers = int(max(1, min(machine.cores, len(raw), (machine.memory_mib or math.inf) / one)))
     return StepEstimate(
         seconds=rounded(channels * (sum(raw) + sum(resampled)) / PREPROCESSING_RATE / workers),
         disk_mib=rounded(sum(resampled) * (4 * channels + 1) / MIB),

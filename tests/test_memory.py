@@ -112,7 +112,10 @@ def test_what_needs_more_than_allowed_is_refused() -> None:
 def test_a_case_too_large_is_refused_before_it_is_preprocessed() -> None:
     image = Volume(np.zeros((1, *SHAPE), np.float32), GEOMETRY)
     settings = Preprocessing(0, 1.0, (Normalization("min_max"),))
-    with memory_limit(case_mib(VOXELS, labelled=False) - 1), pytest.raises(AutosamError, match="case9: preprocessing needs"):
+    with (
+        memory_limit(case_mib(VOXELS, labelled=False) - 1),
+        pytest.raises(AutosamError, match="case9: preprocessing needs"),
+    ):
         preprocess_case("case9", image, None, settings)
 
 

@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autosam_net.errors import AutosamError, UsageError
-from autosam_net.memory import memory_limit
+from autosam_net.memory import demand_memory, memory_limit
 from autosam_net.parallel import Part, dask_cluster
 from autosam_net.paths import Folders, find_folders
 from autosam_net.plugins import load_plugins
 from autosam_net.registry import suggest
+
+if TYPE_CHECKING:
+    from autosam_net.data.plan import Plan
 
 log = logging.getLogger("autosam_net")
 USERS_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
@@ -144,6 +147,17 @@ def _enter_resources(arguments: argparse.Namespace, stack: ExitStack) -> None:
         raise UsageError("--engine dask and --scheduler ADDRESS go together; give both or none")
     if scheduler is not None:
         stack.enter_context(dask_cluster(scheduler))
+
+
+def demand_planned_memory(plan: Plan, *steps: str) -> None:
+    """Refuse steps that need more memory, as the plan expects it, than --max-memory allows.
+
+    Raises:
+        AutosamError: one does.
+    """
+    for step in steps:
+        if (expected := plan.estimates.get(step)) is not None:
+            demand_memory(f"{plan.dataset}: {step}", expected.memory_mib)
 
 
 def add_parts(parser: argparse.ArgumentParser) -> None:

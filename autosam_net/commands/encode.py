@@ -8,6 +8,7 @@ from autosam_net.commands.cli import (
     add_device,
     add_parts,
     add_resources,
+    demand_planned_memory,
     device_of,
     folders_of,
     new_parser,
@@ -42,6 +43,7 @@ def _encode(arguments: argparse.Namespace) -> None:
     plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
     if arguments.configuration is not None:
         plan = plan.for_configuration(arguments.configuration)
+    demand_planned_memory(plan, "encode")
     cases = part_of(arguments).of(arguments.cases or preprocessed_cases(dataset, folders))
     entries = embed_dataset(dataset, plan, folders, cases, arguments.views, device_of(arguments))
     size = sum(entry.embedding.nbytes + entry.labels.nbytes for entry in entries) / 2**20

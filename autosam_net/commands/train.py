@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import (
+    add_device,
+    add_resources,
+    demand_planned_memory,
+    device_of,
+    folders_of,
+    new_parser,
+    run,
+)
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--continue", dest="resume", action="store_true", help="go on where an earlier run stopped")
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
     add_device(parser)
+    add_resources(parser, workers=None)
     return run(_train, parser, argv)
 
 
@@ -67,6 +76,7 @@ def _train(arguments: argparse.Namespace) -> None:
     preprocessed = folders.preprocessed / dataset.name
     plan = load_plan(preprocessed / "plan.json")
     plan.configuration(arguments.configuration)
+    demand_planned_memory(plan, "encode", f"train:{arguments.configuration}")
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)
     for fold in folds:

@@ -263,6 +263,8 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
     _save_checkpoint(run, state)
+    if run.team.leads:
+        write_log(run.folder, state.log)
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
         *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
@@ -272,7 +274,6 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
 def _save_checkpoint(run: _Run, state: TrainingState) -> None:
     if run.team.leads:
         save_checkpoint(run.checkpoint, state, run.digest)
-        write_log(run.folder, state.log)
 
 
 def _initial_state(run: _Run, epochs: int) -> TrainingState:
