@@ -89,7 +89,7 @@ def _predictor(part: DatasetSpec) -> Any:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    folder = Path(os.environ["nnUNet_preprocessed"]) / part.name
+    folder = Path(os.environ["nnUNet_preprocessed"]) / part.name  # noqa: SIM112
     content = json.loads((part.folder / "dataset.json").read_text(encoding="utf-8"))
     manager = PlansManager(str(folder / "nnUNetPlans.json"))
     configuration = manager.get_configuration("2d")
