@@ -46,7 +46,7 @@ coverage: $(INSTALLED)
 	"$(BIN)/python" -m coverage report
 
 docs: $(INSTALLED)
-	"$(BIN)/python" -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
 
 lint: $(INSTALLED)
 	"$(BIN)/python" -m ruff check .
