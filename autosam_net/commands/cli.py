@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from autosam_net.allocator import keep_freed_memory
 from autosam_net.device import choose_device
 from autosam_net.errors import AutosamError
 from autosam_net.paths import Folders, find_folders
@@ -79,6 +80,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(level)
+    keep_freed_memory()
     try:
         with _clean_exit_on_sigterm():
             load_plugins(arguments.plugin)
