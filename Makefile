@@ -50,7 +50,7 @@ coverage: $(INSTALLED)
 	"$(BIN)/python" -m coverage report
 
 docs: $(INSTALLED)
-	"$(BIN)/python" -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
 
 bench: $(INSTALLED)
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet --editable '.[bench]'

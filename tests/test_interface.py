@@ -44,9 +44,8 @@ def test_every_name_stands_in_the_reference() -> None:
 
 def test_type_checkers_see_the_types(tmp_path: Path) -> None:
     program = (
-        "import sys\n"
         "from mypy import api\n"
-        "text, errors, code = api.run(['--strict', '--ignore-missing-imports', '--follow-imports=silent',\n"
+        "text, errors, code = api.run(['--strict', '--config-file=', '--follow-imports=silent',\n"
         f"    '--cache-dir={tmp_path}', '-c', 'from autosam_net import find_folders; reveal_type(find_folders)'])\n"
         "print(text, errors)\n"
     )

@@ -45,8 +45,8 @@ def test_pixels_become_square_and_the_slice_is_centred(encoder: Encoder, monkeyp
     embed_image(1.0 + np.indices((3, 20, 20)).sum(0), encoder, (1.0, 2.0))  # (C, Y, X)
     (images,) = seen
     assert images.shape == (1, 3, 64, 64)
-    assert (images[..., 16] == 0).all() and not images[..., :16].any() and not images[..., 48:].any()
-    assert images[..., 17:47].any(dim=(0, 1, 3))[1:].all()
+    assert not images[:, :, :16].any() and not images[:, :, 48:].any()
+    assert images[:, :, 17:48].float().mean(dim=(0, 1, 3)).diff().min() > 0  # brighter from row to row
 
 
 def test_other_channels_and_numbers_are_refused(encoder: Encoder) -> None:
