@@ -6,8 +6,10 @@ import csv
 import dataclasses
 import io
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from autosam_net.errors import DatasetError
@@ -20,6 +22,9 @@ CASES_FILE = "cases.csv"
 KEY = ("case", "class")
 METRICS = tuple(field.name for field in dataclasses.fields(ClassMetrics))
 CONFIDENCE = ("agreement", "certainty", "expected_Dice", "expected_mean_Dice", "flag")
+
+WAIT = 20.0  # seconds between two writings of a growing table, at least
+SHARE = 0.02  # of the time, at most, that they may take
 
 Rows = Mapping[tuple[str, str], Mapping[str, Any]]
 """(case, class) -> column -> value; None and what is missing are empty cells."""
@@ -61,6 +66,41 @@ def replace_cases(path: Path, rows: Rows) -> None:
     with alone(path):
         kept = {key: row for key, row in read_rows(path).items() if key[0] not in cases}
         _write(path, {**kept, **rows})
+
+
+class GrowingTable:
+    """A table that cases are put into one after the other, by several processes perhaps.
+
+    It is written now and then, and when it is left, by an error too: with many cases to write it after each would cost
+    more than the cases themselves.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._next = time.monotonic() + WAIT
+
+    def __enter__(self) -> GrowingTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write()
+
+    def add(self, rows: Rows) -> None:
+        """Take in the rows of one case."""
+        self._rows.update(rows)
+        if time.monotonic() > self._next:
+            self._write()
+
+    def _write(self) -> None:
+        start = time.monotonic()
+        if self._rows:
+            replace_cases(self.path, self._rows)
+            self._rows = {}
+        end = time.monotonic()
+        self._next = end + max(WAIT, (end - start) / SHARE)
 
 
 def confidence_rows(

@@ -18,7 +18,7 @@ from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import BATCH, EncoderSource, batches_of
 from autosam_net.embedding.poses import put, put_back
-from autosam_net.parallel import demand_memory
+from autosam_net.memory import demand_free_memory
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid
 
 PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
@@ -112,9 +112,9 @@ def _slices(
 ) -> Iterator[NDArray[np.float32]]:
     grid = tile_grid(case.properties.shape[1:], source.encoding)
     pixels = max(BATCH["cpu"] * grid.size**2, math.prod(case.properties.cropped_shape[1:]) + math.prod(grid.shape))
-    demand_memory(
-        labels.outputs * pixels * PROBABILITY_BYTES / 2**20,
+    demand_free_memory(
         f"{case.properties.name}: {labels.outputs} maps of probabilities of a slice",
+        labels.outputs * pixels * PROBABILITY_BYTES / 2**20,
         "Give the machine more memory.",
     )
     batches = batches_of(count_inputs(case.properties.shape, source.encoding), source.device)

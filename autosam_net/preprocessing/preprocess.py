@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from autosam_net.errors import AutosamError, DatasetError, PlanError
 from autosam_net.files import alone, atomic_folder, remove_folder, remove_leftovers, sha256_of_files
 from autosam_net.imageio import read_case, read_label
 from autosam_net.jsonio import load, sealed, write_json
-from autosam_net.parallel import demand_memory, map_cases
+from autosam_net.memory import case_mib, demand_free_memory, demand_memory
+from autosam_net.parallel import WHOLE, Part, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing import geometry
-from autosam_net.preprocessing.normalization import normalize
+from autosam_net.preprocessing.normalization import normalized_planes
 
 PREPROCESSING_VERSION = 1  # to be raised when the same settings give other arrays
 PIXEL_BYTES = 8  # float32, once as it is and once on disk or on the way there
@@ -60,21 +62,23 @@ def preprocess_case(
             f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
             "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file; each time frame is a case."
         )
-    if not np.isfinite(image.array).all():
+    demand_memory(f"{name}: preprocessing", case_mib(math.prod(image.shape), len(image.array), labels is not None))
+    if not all(np.isfinite(plane).all() for channel in image.array for plane in channel):
         raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
     array = geometry.slice_axis_first(image.array, settings.slice_axis)
     box = geometry.crop_box(array)
     array = geometry.crop(array, box)
     spacing = [step for axis, step in enumerate(image.geometry.spacing) if axis != settings.slice_axis]
     plane = geometry.plane_shape(array.shape[2:], (spacing[0], spacing[1]), settings.spacing)
-    demand_memory(
-        len(array) * array.shape[1] * math.prod(plane) * PIXEL_BYTES / 2**20,
+    demand_free_memory(
         f"{name}: at a spacing of {settings.spacing:g} mm, of pixels of {spacing[0]:g} x {spacing[1]:g} mm, the case",
+        len(array) * array.shape[1] * math.prod(plane) * PIXEL_BYTES / 2**20,
         "Correct the wrong one of both, or give the machine more memory.",
     )
     normalized = np.empty((*array.shape[:2], *plane), np.float32)
-    for target, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
-        target[...] = geometry.resize_planes(normalize(channel, normalization), plane)
+    for volume, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
+        for target, pixels in zip(volume, normalized_planes(channel, normalization), strict=True):
+            target[...] = geometry.resize_planes(pixels[None], plane)[0]
     if labels is not None:
         labels = geometry.crop(geometry.slice_axis_first(labels, settings.slice_axis), box)
         labels = geometry.resize_labels(labels, plane).astype(np.min_scalar_type(labels.max()))
@@ -85,12 +89,22 @@ def preprocess_case(
 
 
 def preprocess_dataset(
-    dataset: DatasetSpec, plan: Plan, folders: Folders | None = None, workers: int | None = None
+    dataset: DatasetSpec,
+    plan: Plan,
+    folders: Folders | None = None,
+    workers: int | None = None,
+    part: Part = WHOLE,
+    memory_mib: float = 0.0,
 ) -> list[CaseProperties]:
     """Preprocess all cases of a data set in parallel; return the properties of the labelled, then of the unlabelled.
 
     A case whose files and settings are those of an earlier run is left alone; each appears whole or not at all;
     what belongs to cases that no longer exist is removed.
+
+    Args:
+        workers: processes; all cores if None.
+        part: the share of the cases that is done.
+        memory_mib: of main memory that the largest case needs, by which processes are left out if it is short.
 
     Raises:
         DatasetError: a case has no image, no label map, or another number of channels than planned, or an unlabelled
@@ -98,16 +112,16 @@ def preprocess_dataset(
         ImageFileError: a file cannot be read.
     """
     root = cases_folder(dataset, folders or find_folders())
-    work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
-    with alone(root):
-        root.mkdir(exist_ok=True)
-        remove_leftovers(root)
-        cases = _cases_of(dataset)
-        names = {case.name for case in cases}
-        for folder in root.iterdir():
-            if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
+    root.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(root)
+    cases = _cases_of(dataset)
+    names = {case.name for case in cases}
+    for folder in root.iterdir():
+        if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
+            with suppress(FileNotFoundError):  # another part may do the same
                 remove_folder(folder)
-        return map_cases(work, cases, "preprocess", workers, lambda case: case.name)
+    work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
+    return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory_mib)
 
 
 def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:
@@ -169,9 +183,13 @@ def _preprocess_to_disk(case: CaseFiles, root: Path, settings: Preprocessing) ->
     label_file = [] if case.label is None else [case.label]
     content = sha256_of_files([*case.images, *label_file])
     key = settings_digest(PREPROCESSING_VERSION, content, settings)
-    folder = root / case.name
-    if (stored := _stored_record(folder)) is not None and stored.key == key:
-        return stored.properties
+    with alone(root / case.name):
+        if (stored := _stored_record(root / case.name)) is not None and stored.key == key:
+            return stored.properties
+        return _write_case(case, root / case.name, key, settings)
+
+
+def _write_case(case: CaseFiles, folder: Path, key: str, settings: Preprocessing) -> CaseProperties:
     labels = None if case.label is None else read_label(case.label).array[0]
     result = preprocess_case(case.name, read_case(case.images), labels, settings)
     with atomic_folder(folder) as temporary:
