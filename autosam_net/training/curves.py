@@ -8,11 +8,13 @@ from pathlib import Path
 
 from autosam_net.files import atomic_file
 
+COLUMNS = ("epoch", "iteration", "learning_rate", "seconds", "loss", "batch_dice")  # a checkpoint keeps no order
+
 
 def write_log(folder: Path, log: Sequence[dict[str, float]]) -> None:
     """Write training_log.csv and progress.png: loss, Dice on the training batches and learning rate by epoch."""
     with atomic_file(folder / "training_log.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(log[0]))
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(log)
     _draw(folder / "progress.png", log)
