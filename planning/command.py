@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_plan_and_preprocess --help`."""
     parser = new_parser("Check and measure data sets, plan how they are segmented, and preprocess them.")
     parser.add_argument("-d", "--dataset", nargs="+", required=True, metavar="ID", help="numbers or names of data sets")
-    parser.add_argument("--encoder", help="use this encoder (default: by device)")
+    parser.add_argument("--encoder", metavar="NAME", help="use this encoder (default: by device and time)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights in place of the encoder's published ones")
     parser.add_argument("--check-only", action="store_true", help="stop after the check")
     parser.add_argument("--plan-only", action="store_true", help="stop before preprocessing")

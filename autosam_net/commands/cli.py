@@ -9,12 +9,14 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from autosam_net.allocator import keep_freed_memory
+from autosam_net.device import choose_device
 from autosam_net.errors import AutosamError, UsageError
 from autosam_net.memory import demand_memory, memory_limit
 from autosam_net.parallel import Part, dask_cluster
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from autosam_net.data.plan import Plan
 
 log = logging.getLogger("autosam_net")
+SHARED = ("root", "plugin", "verbose", "quiet", "version")
 USERS_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
 """Refusals of the operating system that a traceback does not explain: a full disk, a folder without permission."""
 
@@ -41,21 +44,27 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}{hint}. See {self.prog} --help.\n")
 
 
+class _OwnFlagsFirst(argparse.HelpFormatter):
+    """Leaves the flags that all commands share out of the usage; they stand below, after the command's own."""
+
+    def add_usage(self, usage: str | None, actions: Iterable[argparse.Action], *others: Any, **named: Any) -> None:
+        super().add_usage(usage, [action for action in actions if action.dest not in SHARED], *others, **named)
+
+
 def new_parser(description: str, *, root: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the flags that every command has; abbreviated flags are refused."""
-    parser = Parser(description=description, allow_abbrev=False)
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=_OwnFlagsFirst)
+    shared = parser.add_argument_group("every command")
     if root:
-        parser.add_argument(
-            "--root", type=Path, help="folder with raw/, preprocessed/ and results/ (default: environment)"
-        )
-    parser.add_argument(
-        "--plugin", type=Path, action="append", default=[], help="Python file that registers heads, readers, ..."
-    )
-    parser.add_argument("--verbose", action="store_true", help="say more")
-    parser.add_argument(
+        place = "folder with raw/, preprocessed/ and results/ (default: as the environment says, see autosam_doctor)"
+        shared.add_argument("--root", type=Path, metavar="FOLDER", help=place)
+    plugin = "Python file that registers heads, readers ...; may be given several times"
+    shared.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help=plugin)
+    shared.add_argument("--verbose", action="store_true", help="say more")
+    shared.add_argument(
         "--quiet", action="store_true", help="no progress and no notices: results, warnings and errors only"
     )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    shared.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     return parser
 
 
@@ -76,6 +85,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(level)
+    keep_freed_memory()
     try:
         with _clean_exit_on_sigterm(), ExitStack() as stack:
             load_plugins(arguments.plugin)
@@ -180,7 +190,7 @@ def part_of(arguments: argparse.Namespace) -> Part:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device, with a GPU taken by itself where there is one."""
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
 def device_of(arguments: argparse.Namespace) -> str:
@@ -189,16 +199,7 @@ def device_of(arguments: argparse.Namespace) -> str:
     Raises:
         UsageError: torch does not know it or cannot reach it.
     """
-    import torch
-
-    if arguments.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {arguments.device}: cannot be used ({reason}). Use --device cpu.") from error
-    return str(arguments.device)
+    return choose_device(arguments.device)
 
 
 def folders_of(arguments: argparse.Namespace) -> Folders:

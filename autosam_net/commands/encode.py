@@ -21,10 +21,13 @@ from autosam_net.errors import UsageError
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_encode --help`."""
     parser = new_parser("Compute the embeddings of all preprocessed cases that the cache lacks.")
-    parser.add_argument("-d", "--dataset", required=True, help="number or name of the data set")
-    parser.add_argument("-c", "--configuration", help="whose encoder runs (default: the encoder of the plan)")
-    parser.add_argument("--views", type=int, default=1, help="views of every slice, the plain one included (default 1)")
-    parser.add_argument("--cases", nargs="+", help="only these cases")
+    parser.add_argument("-d", "--dataset", metavar="ID", required=True, help="number or name of the data set")
+    whose = "whose encoder runs (default: the encoder of the plan)"
+    parser.add_argument("-c", "--configuration", metavar="NAME", help=whose)
+    parser.add_argument(
+        "--views", type=int, default=1, metavar="N", help="views of a slice, the plain one included (default 1)"
+    )
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these cases")
     add_device(parser)
     add_parts(parser)
     add_resources(parser, workers=None)

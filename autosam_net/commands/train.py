@@ -43,9 +43,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--unlabelled", action="store_true", help="learn from the other patients and imagesUn too, without labels"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and the draw of patients (default 0)")
-    parser.add_argument("--epochs", type=int, help="replaces the planned number")
-    parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each fold")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights, batches and the draw of patients (default 0)"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
+    )
     parser.add_argument("--continue", dest="resume", action="store_true", help="go on where an earlier run stopped")
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
     add_device(parser)

@@ -11,12 +11,14 @@ Tensors are (B, C, H, W) in channels-last memory throughout, so that the (B, H, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from autosam_net.encoders.fused import attend, conv_gelu, in_strips, linear_gelu
 
 WIDTHS = (64, 128, 160, 320)
 DEPTHS = (2, 2, 6, 2)
@@ -34,9 +36,9 @@ def build_tiny_vit(stem_stride: int, weights: Mapping[str, Tensor]) -> TinyViT:
     """
     network = TinyViT(stem_stride)
     network.load_state_dict({key: value for key, value in weights.items() if not key.startswith(CLASSIFIER)})
-    network.eval()
+    network.eval().requires_grad_(False)
     for module in network.modules():
-        if isinstance(module, ConvNorm):
+        if isinstance(module, ConvNorm | WindowAttention):
             module.fold()
     return network
 
@@ -101,6 +103,10 @@ class ConvNorm(nn.Sequential):
         self.c = fuse_conv_bn_eval(self.c, self.bn)
         self.bn = nn.Identity()
 
+    def gelu(self, features: Tensor) -> Tensor:
+        """Return GELU of the folded convolution."""
+        return conv_gelu(self.c, features)
+
 
 class PatchEmbedding(nn.Module):
     """The stem: two convolutions, 1x1 for stride 1 (LiteMedSAM), 3x3 with stride 2 each for stride 4 (MobileSAM)."""
@@ -113,7 +119,8 @@ class PatchEmbedding(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.seq(images)
+        first, last = cast(ConvNorm, self.seq[0]), self.seq[2]
+        return last(first.gelu(images))
 
 
 class ConvBlock(nn.Module):
@@ -126,8 +133,10 @@ class ConvBlock(nn.Module):
         self.conv3 = ConvNorm(4 * width, width)
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = F.gelu(self.conv2(F.gelu(self.conv1(features))))
-        return F.gelu(features + self.conv3(hidden))
+        return in_strips(self._block, features)
+
+    def _block(self, features: Tensor) -> Tensor:
+        return F.gelu(features + self.conv3(self.conv2.gelu(self.conv1.gelu(features))))
 
 
 class DownSampling(nn.Module):
@@ -135,12 +144,16 @@ class DownSampling(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
+        self.stride = stride
         self.conv1 = ConvNorm(inputs, outputs)
         self.conv2 = ConvNorm(outputs, outputs, 3, stride, groups=outputs)
         self.conv3 = ConvNorm(outputs, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(features)))))
+        return in_strips(self._way_down, features, self.stride)
+
+    def _way_down(self, features: Tensor) -> Tensor:
+        return self.conv3(self.conv2.gelu(self.conv1.gelu(features)))
 
 
 class AttentionBlock(nn.Module):
@@ -169,7 +182,7 @@ class Perceptron(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(tokens))))
+        return self.fc2(linear_gelu(self.fc1, self.norm(tokens)))
 
 
 class WindowAttention(nn.Module):
@@ -178,7 +191,7 @@ class WindowAttention(nn.Module):
     A grid that is no multiple of the window is padded with zeros, which take part as tokens (as in the published code).
     """
 
-    bias_index: Tensor
+    bias: Tensor
 
     def __init__(self, width: int, window: int) -> None:
         super().__init__()
@@ -188,7 +201,15 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(self.heads, window**2))
-        self.register_buffer("bias_index", _distance_index(window), persistent=False)
+        self.register_buffer("bias", torch.zeros(self.heads, window**2, window**2), persistent=False)
+
+    def fold(self) -> None:
+        """Scale the queries in their projection, and spread the biases over pairs of tokens, once for all passes."""
+        scale = torch.ones(self.heads, 3, HEAD_CHANNELS)
+        scale[:, 0] = HEAD_CHANNELS**-0.5
+        self.qkv.weight.mul_(scale.view(-1, 1))
+        self.qkv.bias.mul_(scale.view(-1))
+        self.bias = self.attention_biases[:, _distance_index(self.window)]
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, height, width, channels = tokens.shape
@@ -205,9 +226,8 @@ class WindowAttention(nn.Module):
         count, length, channels = tokens.shape
         # each head's query, key and value stand side by side in the channels
         joint = self.qkv(self.norm(tokens)).reshape(count, length, self.heads, 3, HEAD_CHANNELS)
-        query, key, value = joint.permute(3, 0, 2, 1, 4).unbind(0)  # (windows, heads, tokens, 32) each
-        bias = self.attention_biases[None, :, self.bias_index]  # (1, heads, tokens, tokens)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        query, key, value = joint.permute(3, 0, 2, 1, 4).contiguous().unbind(0)  # (windows, heads, tokens, 32) each
+        attended = attend(query, key, value, self.bias)
         return self.proj(attended.transpose(1, 2).reshape(count, length, channels))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,23 +56,30 @@ def export_case(
     if probabilities_path is None:
         decoded = label_map(slices, properties, labels, largest_only)
     else:
+        shape = (labels.outputs, *properties.raw_shape)
         with atomic_file(probabilities_path) as temporary:
-            saved = _saved(slices, temporary, properties, labels)
-            decoded = label_map(saved, properties, labels, largest_only)
+            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            reopen = functools.partial(np.load, temporary, mmap_mode="r+", allow_pickle=False)
+            decoded = label_map(fill_in(reopen, slices, properties, labels), properties, labels, largest_only)
     write_label(path, decoded, properties.geometry)
 
 
-def _saved(
-    slices: Iterable[NDArray[np.float32]], path: Path, properties: CaseProperties, labels: LabelSet
+def fill_in(
+    whole: Callable[[], NDArray[np.float16]],
+    slices: Iterable[NDArray[np.float32]],
+    properties: CaseProperties,
+    labels: LabelSet,
 ) -> Iterator[NDArray[np.float32]]:
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(labels.outputs, *properties.raw_shape))
+    """Yield the slices, and put each into its place in an array.
+
+    Args:
+        whole: returns the array, zeros `(outputs, Z, Y, X)` on the raw grid. It is asked for each slice anew: a map of
+            a file that stayed open would come to hold the whole file in memory.
+    """
     if not labels.has_regions:
-        whole[0] = 1.0  # outside the crop everything is background
-    del whole
+        whole()[0] = 1.0  # outside the crop everything is background
     for position, probabilities in enumerate(slices):
-        whole = np.load(path, mmap_mode="r+", allow_pickle=False)  # a map that stays would come to hold the whole file
-        cropped_part(whole, properties)[:, position] = probabilities
-        del whole
+        cropped_part(whole(), properties)[:, position] = probabilities
         yield probabilities
 
 

@@ -17,24 +17,24 @@ from torch import nn
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import CaseFiles, dataset_folder_name
 from autosam_net.data.plan import Plan, load_plan
-from autosam_net.data.volume import Geometry, Volume
+from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
-from autosam_net.errors import DatasetError, ModelError, PlanError, UsageError, WeightsError
+from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
-from autosam_net.evaluation.expected_dice import ExpectedDice, expect, read_expected_dice
+from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
-from autosam_net.inference.export import export_case, label_map, refuse_without_series, save_segmentations
+from autosam_net.inference.export import export_case, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
-from autosam_net.inference.predict import probabilities_of_each, slice_probabilities
+from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
 from autosam_net.jsonio import from_json, to_json, write_json
 from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
 from autosam_net.parallel import WHOLE, Part, each_case
-from autosam_net.paths import Folders, find_folders
+from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.registry import suggest
 from autosam_net.training.checkpoint import load_tensors
@@ -68,7 +68,7 @@ class Model:
     """Heads that share an encoder, and the plan that they were trained by.
 
         model = load_model(27, ["cnn"])
-        labels = model.predict_case(array, spacing=(10.0, 1.5, 1.5))
+        labels = segment(array, model, spacing=(10.0, 1.5, 1.5)).labels
 
     Attributes:
         heads: of all folds and configurations; their probabilities are averaged.
@@ -91,30 +91,6 @@ class Model:
     def without_postprocessing(self) -> Model:
         """Return the same model with label maps left as they are predicted."""
         return replace(self, largest_only=())
-
-    def predict_case(self, array: NDArray[np.generic], spacing: Sequence[float]) -> NDArray[np.integer]:
-        """Return the label map of an image in memory, of its spatial shape.
-
-        Args:
-            array: `(Z, Y, X)`, or `(C, Z, Y, X)` with the channels that the model was trained on, or `(Y, X)`.
-            spacing: mm along each spatial axis, in array order.
-
-        Raises:
-            DatasetError: the array has another number of axes or channels, or a voxel is not a finite number.
-        """
-        spatial = len(spacing)
-        if spatial not in (2, 3) or array.ndim not in (spatial, spatial + 1):
-            raise DatasetError(
-                f"array: {array.ndim} axes and {spatial} spacings; give 2 or 3 spacings, one a spatial axis"
-            )
-        volume = array if array.ndim == spatial + 1 else array[None]
-        steps = tuple(float(step) for step in spacing)
-        if spatial == 2:
-            volume, steps = volume[:, None], (1.0, *steps)
-        case = self._preprocess("array", Volume(volume, Geometry(spacing=steps)))  # type: ignore[arg-type]
-        slices = slice_probabilities(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
-        labels = label_map(slices, case.properties, self.plan.label_set, self.largest_only)
-        return labels if spatial == 3 else labels[0]
 
     def predict_folder(
         self,
@@ -183,15 +159,14 @@ class Model:
     def _predict_file(self, job: tuple[CaseFiles, PredictionFiles]) -> Rows:
         """Write the files of a case; return its rows in the table of cases."""
         files, outputs = job
-        case, labels = self._preprocess(files.name, read_case(files.images)), self.plan.label_set
+        case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
         watch = watch_members(labels, len(self.heads), outputs.maps)
-        slices = watch.means(self._members(case))
+        slices = watch.means(self.members(case))
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
         watch.write_maps(outputs.maps, case.properties)
         members = watch.confidences()
-        expected, bad = expect(list(zip(self.expected_dice or [None] * len(members), members, strict=True)))
-        return confidence_rows(case.properties.name, mean_confidences(members), expected, bad)
+        return confidence_rows(case.properties.name, mean_confidences(members), *self.expect(members))
 
     def _prediction_mib(self, case: PreprocessedCase) -> float:
         properties, outputs = case.properties, self.plan.label_set.outputs * len(self.heads)
@@ -201,11 +176,21 @@ class Model:
             math.prod(properties.raw_shape), len(case.image), case.image.size, plane * outputs, encoding
         )
 
-    def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
+    def preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
+        """Return an image as the plan wants it.
+
+        Raises:
+            DatasetError: it has not the channels that the model was trained on, or a voxel is not a finite number.
+        """
         return preprocess_case(name, volume, None, self.plan.preprocessing)
 
-    def _members(self, case: PreprocessedCase) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    def members(self, case: PreprocessedCase) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the cropped raw grid."""
         return probabilities_of_each(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
+
+    def expect(self, confidences: Sequence[Confidences]) -> tuple[Dice, bool | None]:
+        """Return class -> expected Dice by the heads' confidences, and whether the prediction counts as bad."""
+        return expect(list(zip(self.expected_dice or [None] * len(confidences), confidences, strict=True)))
 
 
 def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:
@@ -215,27 +200,6 @@ def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) ->
             raise UsageError(f"{target}: would lie among the slices of a series. Choose another folder for output.")
         if target.resolve() in images:
             raise UsageError(f"{target}: the label map would overwrite the image. Choose another folder for output.")
-
-
-def load_model(
-    dataset: int | str,
-    configurations: Sequence[str] | None = None,
-    folds: Sequence[str] | None = None,
-    device: str = "cpu",
-    folders: Folders | None = None,
-) -> Model:
-    """Return the model of a data set, ready to predict.
-
-    Args:
-        configurations: names of model folders (`cnn`, `vit_labelled1_seed0`); several are averaged. If None, what
-            `autosam_find_best_configuration` chose, with its folds and post-processing; else the only one.
-        folds: of those trained; all if None.
-
-    Raises:
-        ModelError: no model, or more than one, fits, or models changed since the best were chosen.
-    """
-    models = models_of(dataset, folders or find_folders())
-    return load_chosen_models(models, configurations, folds, device, models[0].path.parent.name)
 
 
 def load_chosen_models(
