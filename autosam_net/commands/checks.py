@@ -14,7 +14,8 @@ from typing import Literal
 from autosam_net.device import choose_device
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import AutosamError
-from autosam_net.parallel import available_cores, free_memory_mib
+from autosam_net.memory import free_memory_mib
+from autosam_net.parallel import available_cores
 from autosam_net.paths import find_folders, folder_origins
 
 State = Literal["ok", "warning", "problem"]

@@ -10,17 +10,22 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autosam_net.allocator import keep_freed_memory
 from autosam_net.device import choose_device
-from autosam_net.errors import AutosamError
+from autosam_net.errors import AutosamError, UsageError
+from autosam_net.memory import demand_memory, memory_limit
+from autosam_net.parallel import Part, dask_cluster
 from autosam_net.paths import Folders, find_folders
 from autosam_net.plugins import load_plugins
 from autosam_net.registry import suggest
+
+if TYPE_CHECKING:
+    from autosam_net.data.plan import Plan
 
 log = logging.getLogger("autosam_net")
 SHARED = ("root", "plugin", "verbose", "quiet", "version")
@@ -82,8 +87,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     log.setLevel(level)
     keep_freed_memory()
     try:
-        with _clean_exit_on_sigterm():
+        with _clean_exit_on_sigterm(), ExitStack() as stack:
             load_plugins(arguments.plugin)
+            _enter_resources(arguments, stack)
             main(arguments)
     except AutosamError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -115,6 +121,71 @@ def _clean_exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)  # None: a handler that was not set from Python
+
+
+def add_resources(parser: argparse.ArgumentParser, workers: str | None = "all cores") -> None:
+    """Add the flags that say where cases are worked on, and in how much memory; `run` follows them.
+
+    Args:
+        workers: what --workers stands for by default; None for steps that one process does with all cores.
+    """
+    if workers is not None:
+        parser.add_argument("--workers", type=int, metavar="N", help=f"processes (default: {workers})")
+    parser.add_argument(
+        "--max-memory", type=float, metavar="GIB", help="main memory that may be used (default: what is free)"
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "dask"), default="local", help="work on this machine (default) or a Dask cluster"
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of the Dask cluster, such as tcp://login1:8786")
+
+
+def _enter_resources(arguments: argparse.Namespace, stack: ExitStack) -> None:
+    """Enter what the flags of `add_resources` ask for, where a command has them.
+
+    Raises:
+        UsageError: they contradict each other, or no cluster answers.
+    """
+    if (workers := getattr(arguments, "workers", None)) is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: give 1 or more")
+    if (limit := getattr(arguments, "max_memory", None)) is not None:
+        if not limit > 0:
+            raise UsageError(f"--max-memory {limit:g}: give a number above 0, in GiB")
+        stack.enter_context(memory_limit(1024 * limit))
+    engine, scheduler = getattr(arguments, "engine", "local"), getattr(arguments, "scheduler", None)
+    if (engine == "dask") != (scheduler is not None):
+        raise UsageError("--engine dask and --scheduler ADDRESS go together; give both or none")
+    if scheduler is not None:
+        stack.enter_context(dask_cluster(scheduler))
+
+
+def demand_planned_memory(plan: Plan, *steps: str) -> None:
+    """Refuse steps that need more memory, as the plan expects it, than --max-memory allows.
+
+    Raises:
+        AutosamError: one does.
+    """
+    for step in steps:
+        if (expected := plan.estimates.get(step)) is not None:
+            demand_memory(f"{plan.dataset}: {step}", expected.memory_mib)
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    """Add the flags by which the tasks of a job array share the cases."""
+    parser.add_argument("--num-parts", type=int, default=1, metavar="N", help="share the cases among N runs")
+    parser.add_argument("--part-id", type=int, default=0, metavar="K", help="which share this run takes, 0 to N-1")
+
+
+def part_of(arguments: argparse.Namespace) -> Part:
+    """Return the share of the cases that --num-parts and --part-id name.
+
+    Raises:
+        UsageError: there is no such share.
+    """
+    index, count = arguments.part_id, arguments.num_parts
+    if not 0 <= index < count:
+        raise UsageError(f"--part-id {index} of --num-parts {count}: give 0 to {max(count, 1) - 1}")
+    return Part(index, count)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import (
+    add_device,
+    add_parts,
+    add_resources,
+    demand_planned_memory,
+    device_of,
+    folders_of,
+    new_parser,
+    part_of,
+    run,
+)
 from autosam_net.errors import UsageError
 
 
@@ -19,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these cases")
     add_device(parser)
+    add_parts(parser)
+    add_resources(parser, workers=None)
     return run(_encode, parser, argv)
 
 
@@ -27,13 +39,15 @@ def _encode(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--views {arguments.views}: give 1 or more")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.data.plan import load_plan
-    from autosam_net.embedding.embed import embed_dataset, embeddings_folder
+    from autosam_net.embedding.embed import embed_dataset, embeddings_folder, preprocessed_cases
 
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
     if arguments.configuration is not None:
         plan = plan.for_configuration(arguments.configuration)
-    entries = embed_dataset(dataset, plan, folders, arguments.cases, arguments.views, device_of(arguments))
+    demand_planned_memory(plan, "encode")
+    cases = part_of(arguments).of(arguments.cases or preprocessed_cases(dataset, folders))
+    entries = embed_dataset(dataset, plan, folders, cases, arguments.views, device_of(arguments))
     size = sum(entry.embedding.nbytes + entry.labels.nbytes for entry in entries) / 2**20
     print(f"{len(entries)} entries, {size:.0f} MiB, in {embeddings_folder(dataset, folders)}")

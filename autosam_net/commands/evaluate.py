@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autosam_net.commands.cli import new_parser, run
+from autosam_net.commands.cli import add_resources, new_parser, run
 from autosam_net.errors import DatasetError, PlanError, UsageError
 from autosam_net.jsonio import from_json, read_json
 
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         help="surface distance that counts as agreement, in mm, in pixels where the files state no spacing (default 2)",
     )
     parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: by cores and cases)")
+    add_resources(parser, workers="by cores and cases")
     return parser
 
 

@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import (
+    add_device,
+    add_parts,
+    add_resources,
+    device_of,
+    folders_of,
+    new_parser,
+    part_of,
+    run,
+)
 from autosam_net.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--disable_postprocessing", action="store_true", help="keep all components of every class")
     add_device(parser)
+    add_parts(parser)
+    add_resources(parser, workers=None)
     return run(_predict, parser, argv)
 
 
@@ -63,6 +74,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         skip_existing=arguments.continue_prediction,
         save_uncertainty=arguments.save_uncertainty,
         save_dicom_seg=arguments.save_dicom_seg,
+        part=part_of(arguments),
     )
     print(f"{len(written)} label maps in {arguments.output}")
     print(_said_of_quality(arguments.output))

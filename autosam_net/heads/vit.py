@@ -71,6 +71,9 @@ class VitHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         batch, channels, height, width = embedding.shape
+        embedding = embedding.contiguous(
+            memory_format=torch.channels_last
+        )  # token by token, as the transformer reads it
         image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1)
         position = self._positions(batch, height, width, embedding.device)  # (B, 256, h, w)
         tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)
@@ -84,11 +87,12 @@ class VitHead(nn.Module):
     def _positions(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
         """Return SAM's encoding (B, 256, h, w) of the pixel centres, the image being [0, 1] x [0, 1]."""
         y, x = ((torch.arange(size, device=device) + 0.5) / size for size in (height, width))
-        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).expand(batch, -1, -1, -1)  # (B, h, w, 2)
+        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
         if self.training:
             centres = centres + (torch.rand(batch, 1, 1, 2, device=device) * 2 - 1) * self.position_jitter
         with torch.autocast(device.type, enabled=False):  # sines of large angles
-            return self.position._pe_encoding(centres).permute(0, 3, 1, 2)
+            encoding = self.position._pe_encoding(centres)  # (h, w, 256), in training one an image
+            return encoding.expand(batch, -1, -1, -1).permute(0, 3, 1, 2)
 
     def _upscale(self, image: Tensor) -> Tensor:
         """Return `output_upscaling(image)`; with the norm in one pass over channels-last memory."""

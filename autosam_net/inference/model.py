@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
-from autosam_net.evaluation.case_table import CASES_FILE, confidence_rows, replace_cases
+from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
 from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
@@ -31,7 +32,8 @@ from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
 from autosam_net.jsonio import from_json, to_json, write_json
-from autosam_net.parallel import progress
+from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
+from autosam_net.parallel import WHOLE, Part, each_case
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.registry import suggest
@@ -98,6 +100,7 @@ class Model:
         skip_existing: bool = False,
         save_uncertainty: bool = False,
         save_dicom_seg: bool = False,
+        part: Part = WHOLE,
     ) -> list[Path]:
         """Predict every case of a folder, file or list of files; return the label maps written, one a case.
 
@@ -107,6 +110,7 @@ class Model:
             inputs: a folder with a DICOM series is a case; see `find_inputs`.
             save_uncertainty: write images of the uncertainty into `uncertainty/` too.
             save_dicom_seg: write `CASE.dcm` too, a DICOM-SEG that refers to the case's series.
+            part: the share of the cases that is predicted.
 
         Raises:
             DatasetError: no inputs, or a case has not the channels that the model was trained on.
@@ -114,7 +118,7 @@ class Model:
             UsageError: a label map would overwrite an image, or a DICOM-SEG is asked for without a series.
         """
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
-        cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
+        cases = part.of(find_inputs([Path(path) for path in paths], len(self.plan.channel_names)))
         folder = Path(output)
         if save_dicom_seg:
             refuse_without_series(cases)
@@ -124,13 +128,18 @@ class Model:
         _refuse_to_overwrite(cases, label_maps)
         for place in (folder, folder / MAPS_FOLDER):
             remove_leftovers(place)
+        told = {case for case, _ in read_rows(folder / CASES_FILE)} if skip_existing else set()
         todo = [
-            (case, files) for case, files in zip(cases, outputs, strict=True) if not (skip_existing and files.exist())
+            (case, files)
+            for case, files in zip(cases, outputs, strict=True)
+            if not (case.name in told and files.exist())
         ]
         if len(todo) < len(cases):
             log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-        for case, files in progress(todo, "predict", len(todo), name=lambda entry: entry[0].name):
-            self._predict_file(case, files)
+        with GrowingTable(folder / CASES_FILE) as table:
+            # one process, since the encoder takes all cores; a cluster takes the cases side by side
+            for rows in each_case(self._predict_file, todo, "predict", 1, lambda entry: entry[0].name):
+                table.add(rows)
         if save_dicom_seg:
             save_segmentations(cases, label_maps, self.plan.label_set, skip_existing)
         write_json(folder / "plan.json", self.plan)
@@ -147,19 +156,25 @@ class Model:
             maps={name: folder / MAPS_FOLDER / f"{case.name}_{name}{ending}" for name in maps},
         )
 
-    def _predict_file(self, files: CaseFiles, outputs: PredictionFiles) -> None:
-        case = self.preprocess(files.name, read_case(files.images))
-        slices, labels = self._recorded_slices(case, outputs), self.plan.label_set
+    def _predict_file(self, job: tuple[CaseFiles, PredictionFiles]) -> Rows:
+        """Write the files of a case; return its rows in the table of cases."""
+        files, outputs = job
+        case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
+        demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
+        watch = watch_members(labels, len(self.heads), outputs.maps)
+        slices = watch.means(self.members(case))
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
-
-    def _recorded_slices(self, case: PreprocessedCase, outputs: PredictionFiles) -> Iterator[NDArray[np.float32]]:
-        """Yield the slices' probabilities; after the last, before the label map, write what they say of themselves."""
-        watch = watch_members(self.plan.label_set, len(self.heads), outputs.maps)
-        yield from watch.means(self.members(case))
         watch.write_maps(outputs.maps, case.properties)
-        confidences = watch.confidences()
-        rows = confidence_rows(case.properties.name, mean_confidences(confidences), *self.expect(confidences))
-        replace_cases(outputs.label.parent / CASES_FILE, rows)
+        members = watch.confidences()
+        return confidence_rows(case.properties.name, mean_confidences(members), *self.expect(members))
+
+    def _prediction_mib(self, case: PreprocessedCase) -> float:
+        properties, outputs = case.properties, self.plan.label_set.outputs * len(self.heads)
+        plane, measured = math.prod(properties.cropped_shape[1:]), self.plan.estimates.get("encode")
+        encoding = ENCODING_MIB if measured is None else measured.memory_mib or ENCODING_MIB
+        return prediction_mib(
+            math.prod(properties.raw_shape), len(case.image), case.image.size, plane * outputs, encoding
+        )
 
     def preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
         """Return an image as the plan wants it.

@@ -108,7 +108,8 @@ def segment(
     slices: Iterable[NDArray[np.float32]] = watch.means(model.members(case))
     whole = np.zeros((labels.outputs, *volume.shape), np.float16) if probabilities else None
     if whole is not None:
-        slices = fill_in(whole, slices, case.properties, labels)
+        array = whole
+        slices = fill_in(lambda: array, slices, case.properties, labels)
     decoded = label_map(slices, case.properties, labels, model.largest_only)
     expected, bad = model.expect(watch.confidences())
     if volume.geometry.dimensions == 2:

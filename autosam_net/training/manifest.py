@@ -29,7 +29,7 @@ def run_facts(device: str) -> dict[str, Any]:
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": {
             "device": device,
-            "name": _device_name(device),
+            "name": device_name(device),
             "cores": available_cores(),
             "system": platform.platform(),
         },
@@ -54,7 +54,7 @@ def peak_memory_mib(device: str) -> float:
     return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     """Return the name of the GPU or the processor."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))

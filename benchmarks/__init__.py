@@ -1,0 +1,1 @@
+"""How fast each stage is, against the published code, against nnU-Net, and against what was promised."""
