@@ -10,6 +10,8 @@ import pytest
 
 from autosam_net.commands.predict import main
 from autosam_net.data.dataset import training_cases
+from autosam_net.data.plan import POSES
+from autosam_net.jsonio import write_json
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
 from tests.dicom_files import noise, write_series
@@ -54,6 +56,23 @@ def test_the_only_model_needs_no_name_and_a_folder_is_enough(prepared: Prepared,
     assert main(["-i", image(prepared), "-o", str(tmp_path / "b"), "-m", str(model)]) == 0
     (first,), (second,) = (list((tmp_path / name).glob("*.nii.gz")) for name in "ab")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_without_test_time_augmentation(prepared: Prepared, root: Path, tmp_path: Path) -> None:
+    model = tmp_path / "cnn"
+    shutil.copytree(root / "results" / "Dataset900_Example" / "cnn", model)
+
+    def run(name: str, *flags: str) -> None:
+        assert main(["-i", image(prepared), "-o", str(tmp_path / name), "-m", str(model), *flags]) == 0
+
+    run("plain")
+    write_json(model / "plan.json", replace(prepared.plan, encoding=replace(prepared.plan.encoding, poses=POSES)))
+    run("averaged")
+    run("disabled", "--disable_tta")
+    plain, averaged, disabled = (
+        next((tmp_path / name).glob("*.nii.gz")).read_bytes() for name in ("plain", "averaged", "disabled")
+    )
+    assert disabled == plain != averaged
 
 
 def test_no_model_at_all(prepared: Prepared, tmp_path: Path, capsys) -> None:
