@@ -91,4 +91,6 @@ def _linearity(setting: Setting, images: Tensor) -> Row:
     works = {str(count): lambda count=count: [encoder(image[None]) for image in images[:count]] for count in COUNTS}
     times = setting.in_turn(works, rounds=2)
     correlation = np.corrcoef(COUNTS, [times[str(count)] for count in COUNTS])[0, 1]
-    return Row(f"linear in slices ({', '.join(map(str, COUNTS))})", ratio=float(correlation**2), to="= R2", goal="> 0.99")
+    return Row(
+        f"linear in slices ({', '.join(map(str, COUNTS))})", ratio=float(correlation**2), to="= R2", goal="> 0.99"
+    )

@@ -27,9 +27,7 @@ def measure(setting: Setting) -> list[Row]:
     works = {name: _prediction(setting, *ensemble) for name, ensemble in ENSEMBLES.items()}
     times = setting.in_turn(works, rounds=3)
     single = times["1 fold of cnn"]
-    return [
-        Row(name, "case", seconds, seconds / single, "of 1 fold", GOALS[name]) for name, seconds in times.items()
-    ]
+    return [Row(name, "case", seconds, seconds / single, "of 1 fold", GOALS[name]) for name, seconds in times.items()]
 
 
 def untrained_model(setting: Setting, names: tuple[str, ...], folds: int) -> Model:

@@ -49,7 +49,14 @@ def measure(setting: Setting) -> list[Row]:
     cached = times["cached embeddings"]
     goals = {"the published encoder in the loop": ">= 30", "our encoder in the loop": ">= 10"}
     return [
-        Row(f"cnn, {name}", f"step of {settings.batch_size}", seconds, seconds / cached, "of cached", goals.get(name, ""))
+        Row(
+            f"cnn, {name}",
+            f"step of {settings.batch_size}",
+            seconds,
+            seconds / cached,
+            "of cached",
+            goals.get(name, ""),
+        )
         for name, seconds in times.items()
     ]
 

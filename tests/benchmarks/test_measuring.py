@@ -15,7 +15,11 @@ def test_variants_are_measured_in_turn_after_a_warm_up() -> None:
 
 
 def test_the_table_shows_what_a_row_has() -> None:
-    rows = [Row("eager", "slice", 1.5), Row("ours", "slice", 0.25, 6.0, "times as fast", ">= 4"), Row("R2", ratio=0.999)]
+    rows = [
+        Row("eager", "slice", 1.5),
+        Row("ours", "slice", 0.25, 6.0, "times as fast", ">= 4"),
+        Row("R2", ratio=0.999),
+    ]
     assert table(rows)[2:] == [
         "| eager | 1.5 s a slice |  |  |",
         "| ours | 250 ms a slice | 6 times as fast | >= 4 |",
