@@ -1,5 +1,6 @@
 # make demo   the whole line on a phantom data set (or DATA=...), with the real default encoder
 # make test   all tests
+# make docs   the documentation as a site
 # make bench  how fast each stage is here: on the data set of the demo, or of BENCH_ROOT=... DATASET=27
 # Each makes the environment in $(VENV) first; what is there already is used again.
 
@@ -14,12 +15,13 @@ DATASET ?= 900
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help install demo test bench lint format typecheck
+.PHONY: help install demo test bench coverage docs lint format typecheck
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo [DATA=FOLDER] [CONFIGURATION=cnn|vit|linear]   plan, train, predict, evaluate; everything lies in $(ROOT)/"
-	@echo "make test        run all tests"
+	@echo "make test        run all tests; make coverage also counts the lines that they run"
+	@echo "make docs        build the documentation into build/site; open build/site/index.html"
 	@echo "make bench [BENCH_ROOT=FOLDER DATASET=NUMBER]   measure each stage on a planned data set, beside nnU-Net"
 	@echo "make lint        check the style; make format mends what it can"
 	@echo "make typecheck   check the types"
@@ -40,6 +42,15 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	"$(BIN)/python" -m pytest
+
+coverage: $(INSTALLED)
+	"$(BIN)/python" -m coverage erase
+	"$(BIN)/python" -m coverage run -m pytest
+	"$(BIN)/python" -m coverage combine --quiet
+	"$(BIN)/python" -m coverage report
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
 
 bench: $(INSTALLED)
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet --editable '.[bench]'

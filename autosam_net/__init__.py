@@ -1,33 +1,21 @@
 """autosam_net: a frozen Segment Anything encoder turned into a medical segmentation model, from few labels.
 
-The Python interface, each name imported from its home when first used:
+What notebooks and programs need, each name imported from its home when first used, so that `import autosam_net` is
+quick:
 
+    segment(image, model)        an array or file -> labels, probabilities, the Dice to expect
+    load_model(27)               a trained model: of a data set, from a folder or a zip
+    embed_image(image, encoder)  the embeddings of one image; `load_encoder("lite_medsam")`
+    read_image(path)             an image of any format, with its geometry
     find_dataset(27)             the raw data set `Dataset027_...`
     preprocess_dataset(...)      raw cases -> normalised slices on disk
     embed_dataset(...)           slices -> embeddings on disk, the encoder's only run
     train_head(...)              embeddings -> a trained head
-    load_model(...)              trained heads -> a model with predict_case(array, spacing) and predict_folder(...)
+    evaluate_folder(...)         predictions and references -> metrics
+
+The names and their homes stand in `__init__.pyi`, which type checkers and editors read too.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-import importlib
-from typing import Any
-
-_HOMES = {
-    "find_dataset": "autosam_net.data.dataset",
-    "find_folders": "autosam_net.paths",
-    "load_plan": "autosam_net.data.plan",
-    "preprocess_dataset": "autosam_net.preprocessing.preprocess",
-    "embed_dataset": "autosam_net.embedding.embed",
-    "train_head": "autosam_net.training.train",
-    "load_model": "autosam_net.inference.model",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

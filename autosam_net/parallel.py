@@ -1,22 +1,37 @@
-"""What the machine has, and work on many cases at once, with a progress bar and errors that name the case."""
+"""What the machine has, and work on many cases at once, here or on a cluster, with a progress bar."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-from autosam_net.errors import AutosamError
+from autosam_net.errors import AutosamError, UsageError
+from autosam_net.memory import allowed_memory_mib, memory_limit, memory_limit_mib
 from autosam_net.plugins import load_plugins, loaded_plugins
 
 log = logging.getLogger("autosam_net")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+CONNECTING = 10.0  # seconds
+PATIENCE = 3600.0  # seconds, until the first worker of a cluster has come out of the queue
+KILLED = {
+    "TerminatedWorkerError": "Run again with fewer workers (--workers 1).",
+    "KilledWorker": "Give each worker of the cluster more memory.",
+}
+"""Error of joblib or Dask (which need not be installed) -> cure."""
+
+_CLUSTER: ContextVar[Any] = ContextVar("Dask client", default=None)
+_ONE_AT_A_TIME = threading.Lock()  # views are drawn from global random numbers, and the folder is the process's
 
 TERMINAL = (0.2, 0.0)  # seconds between two states of a bar, and before the first
 PLAIN = (10.0, 2.0)
@@ -27,19 +42,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def free_memory_mib() -> float:
-    """Return the main memory that programs can still get, 0 where the system does not say."""
-    table = Path("/proc/meminfo")
-    if not table.is_file():
-        return 0.0
-    lines = dict(line.split(":", 1) for line in table.read_text(encoding="utf-8").splitlines() if ":" in line)
-    free = float(lines.get("MemAvailable", "0 kB").split()[0]) / 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
-        free = min(free, (int(text) - int(used.read_text(encoding="utf-8"))) / 2**20)  # a container's share
-    return max(free, 0.0)
 
 
 class PlainLines:
@@ -92,40 +94,152 @@ def progress(
         yield item
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of several shares of a list of cases, as the tasks of a job array take them.
+
+    Attributes:
+        index: from 0, as in nnU-Net.
+        count: shares in all.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, items: Sequence[Item]) -> list[Item]:
+        """Return this share: every `count`-th item. All shares together are all items, each once."""
+        return list(items[self.index :: self.count])
+
+
+WHOLE = Part()
+
+
+@contextmanager
+def dask_cluster(scheduler: str) -> Iterator[None]:
+    """Send the work of `map_cases` to a Dask cluster while entered, instead of to processes of this machine.
+
+    The workers must see the same folders under the same paths, and have the same versions installed.
+
+    Args:
+        scheduler: address, such as tcp://login1:8786.
+
+    Raises:
+        UsageError: Dask is not installed here, or no scheduler answers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError("--engine dask: Dask is not installed. Run `pip install 'autosam_net[dask]'`.") from error
+    try:
+        client = Client(scheduler, timeout=CONNECTING, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--scheduler {scheduler}: no Dask scheduler answers there. Start one (`dask scheduler`), and give the "
+            "address that it prints."
+        ) from error
+    with client:
+        token = _CLUSTER.set(client)
+        try:
+            yield
+        finally:
+            _CLUSTER.reset(token)
+
+
 def map_cases(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     description: str,
     workers: int | None = None,
     name: Callable[[Item], str] | None = None,
+    memory_mib: float = 0.0,
+    unit: str = "case",
 ) -> list[Result]:
-    """Return `function(item)` for every item, in order, computed by `workers` processes (default: all cores).
+    """Return `function(item)` for every item, in order; see `each_case`."""
+    return list(each_case(function, items, description, workers, name, memory_mib, unit))
+
+
+def each_case(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    description: str,
+    workers: int | None = None,
+    name: Callable[[Item], str] | None = None,
+    memory_mib: float = 0.0,
+    unit: str = "case",
+) -> Iterator[Result]:
+    """Yield `function(item)` for every item, in order, computed by `workers` processes (default: all cores).
 
     An error of a worker arrives as it was raised, with its own traceback. One item or one worker runs in this process.
+    Inside `dask_cluster` the cluster's workers do it, however many there are, each with the function sent to it once.
 
     Args:
         name: what the progress bar says of the item in hand; with several workers, of the last one that is done.
+        memory_mib: that one item needs at its peak; no more processes are started than fit the memory allowed.
     """
-    workers = min(workers or available_cores(), len(items))
-    if workers <= 1:
-        return [function(item) for item in progress(items, description, len(items), name=name)]
+    cluster = _CLUSTER.get()
+    fitting = allowed_memory_mib() / max(memory_mib, 1.0)
+    workers = int(max(1, min(workers or available_cores(), len(items), fitting)))
+    if not items or (cluster is None and workers == 1):
+        yield from (function(item) for item in progress(items, description, len(items), unit, name))
+        return
     import joblib
 
+    engine: dict[str, Any]
+    if cluster is None:
+        engine, limit, ahead = {"backend": "loky"}, memory_limit_mib() / workers, "2 * n_jobs"
+    else:  # workers that come later find all work at the scheduler
+        engine = {"backend": "dask", "client": cluster, "wait_for_workers_timeout": PATIENCE}
+        limit, ahead = memory_limit_mib(), "all"
+    job = _Job(function, os.getcwd(), loaded_plugins(), limit)
     try:
-        with joblib.Parallel(n_jobs=workers, return_as="generator") as pool:
-            call = joblib.delayed(functools.partial(_call_as_here, function, os.getcwd(), loaded_plugins()))
-            done = zip(items, pool(call(item) for item in items), strict=True)
+        with (
+            joblib.parallel_config(**engine),
+            joblib.Parallel(workers, return_as="generator", pre_dispatch=ahead) as pool,
+        ):
+            done = zip(items, pool(joblib.delayed(_do)(job, item) for item in items), strict=True)
             name_of_done = None if name is None else lambda pair: name(pair[0])
-            return [result for _, result in progress(done, description, len(items), name=name_of_done)]
-    except joblib.externals.loky.process_executor.TerminatedWorkerError as error:
+            yield from (result for _, result in progress(done, description, len(items), unit, name_of_done))
+    except Exception as error:
+        cure = KILLED.get(type(error).__name__)
+        if cure is None:
+            raise
         raise AutosamError(
-            f"{description}: a worker process was killed, most often for want of memory. "
-            "Run again with fewer workers (--workers 1)."
+            f"{description}: a worker process was killed, most often for want of memory. {cure}"
         ) from error
 
 
-def _call_as_here(function: Callable[[Item], Result], folder: str, plugins: Sequence[Path], item: Item) -> Result:
-    """Return `function(item)`, called in a worker, which may be of an earlier call and in another folder by then."""
-    os.chdir(folder)
+@dataclass(frozen=True)
+class _Job(Generic[Item, Result]):
+    """What a worker is to do, and where it was asked for: it may be of an earlier call, and in another folder."""
+
+    function: Callable[[Item], Result]
+    folder: str
+    plugins: Sequence[Path]
+    memory_mib: float
+
+    def __sizeof__(self) -> int:
+        """Return a size from which joblib's Dask backend sends an argument to each worker once, not with each item.
+
+        There it stays, with all that the function has loaded.
+        """
+        return 1 << 20
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        import cloudpickle
+
+        return _unpack, (cloudpickle.dumps(self.function), self.folder, self.plugins, self.memory_mib)
+
+
+def _unpack(function: bytes, folder: str, plugins: Sequence[Path], memory_mib: float) -> _Job[Any, Any]:
+    """Return a job in a worker; what plugins define must be known there before the function is unpacked."""
+    import cloudpickle
+
     load_plugins(plugins)
-    return function(item)
+    return _Job(cloudpickle.loads(function), folder, plugins, memory_mib)
+
+
+def _do(job: _Job[Item, Result], item: Item) -> Result:
+    """Return the job's function of an item, in a worker; one at a time, since not all of it is fit for threads."""
+    with _ONE_AT_A_TIME, memory_limit(job.memory_mib):
+        os.chdir(job.folder)
+        return job.function(item)

@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = new_parser("Turn the ACDC download into the raw data set Dataset027_ACDC.")
     parser.add_argument("-i", "--input", type=Path, required=True, metavar="DIR", help="the download, or its training/")
-    parser.add_argument("-d", "--dataset", type=dataset_number, default=27, metavar="ID", help="its number (27)")
+    parser.add_argument(
+        "-d", "--dataset", type=dataset_number, default=27, metavar="ID", help="its number (default 27)"
+    )
     add_converter_flags(parser)
     return run(_convert, parser, argv)
 

@@ -57,11 +57,13 @@ class Patient:
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = new_parser("Write a small labelled data set of cardiac-like volumes, to try everything out.")
-    parser.add_argument("-d", "--dataset", type=dataset_number, default=900, metavar="ID", help="its number (900)")
-    parser.add_argument("-n", "--name", default="Example", help="its name (Example)")
-    parser.add_argument("--patients", type=_positive, default=10, metavar="N", help="training patients (10)")
-    parser.add_argument("--frames", type=_positive, default=2, metavar="N", help="frames (cases) a patient (2)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same data (0)")
+    parser.add_argument(
+        "-d", "--dataset", type=dataset_number, default=900, metavar="ID", help="its number (default 900)"
+    )
+    parser.add_argument("-n", "--name", default="Example", metavar="NAME", help="its name (default Example)")
+    parser.add_argument("--patients", type=_positive, default=10, metavar="N", help="training patients (default 10)")
+    parser.add_argument("--frames", type=_positive, default=2, metavar="N", help="frames (cases) a patient (default 2)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same data (default 0)")
     add_converter_flags(parser)
     return run(_write, parser, argv)
 

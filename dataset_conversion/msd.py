@@ -49,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = new_parser("Turn a task of the Medical Segmentation Decathlon into a raw data set.")
     parser.add_argument("-i", "--input", type=Path, required=True, metavar="DIR", help="the folder TaskNN_Name")
-    parser.add_argument("-d", "--dataset", type=dataset_number, metavar="ID", help="its number (that of the task)")
+    parser.add_argument(
+        "-d", "--dataset", type=dataset_number, metavar="ID", help="its number (default: that of the task)"
+    )
     add_converter_flags(parser)
     return run(_convert, parser, argv)
 

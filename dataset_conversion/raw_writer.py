@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autosam_net.commands.cli import folders_of
+from autosam_net.commands.cli import add_resources, folders_of
 from autosam_net.data.dataset import list_datasets
 from autosam_net.data.labels import label_problems
 from autosam_net.data.splits import group_cases
@@ -105,7 +105,7 @@ def list_some(names: Sequence[str], most: int = 5) -> str:
 def add_converter_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that all converters share."""
     parser.add_argument("--overwrite", action="store_true", help="replace the data set if it exists")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    add_resources(parser)
 
 
 def dataset_number(text: str) -> int:

@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import (
+    add_device,
+    add_parts,
+    add_resources,
+    device_of,
+    folders_of,
+    new_parser,
+    part_of,
+    run,
+)
 from autosam_net.errors import UsageError
+from autosam_net.parallel import WHOLE, Part
 from autosam_net.paths import find_folders
 
 if TYPE_CHECKING:
@@ -27,13 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_plan_and_preprocess --help`."""
     parser = new_parser("Check and measure data sets, plan how they are segmented, and preprocess them.")
     parser.add_argument("-d", "--dataset", nargs="+", required=True, metavar="ID", help="numbers or names of data sets")
-    parser.add_argument("--encoder", help="use this encoder (default: by device)")
+    parser.add_argument("--encoder", metavar="NAME", help="use this encoder (default: by device and time)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights in place of the encoder's published ones")
     parser.add_argument("--check-only", action="store_true", help="stop after the check")
     parser.add_argument("--plan-only", action="store_true", help="stop before preprocessing")
     parser.add_argument("--replan", action="store_true", help="make plan.json anew, even if it was edited by hand")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
     add_device(parser)
+    add_parts(parser)
+    add_resources(parser)
     return run(_plan_all, parser, argv)
 
 
@@ -52,19 +63,38 @@ def _plan_all(arguments: argparse.Namespace) -> None:
     from autosam_net.data.dataset import find_dataset
     from planning.rules import find_encoder
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UsageError(f"--workers {arguments.workers}: give 1 or more")
     if arguments.encoder is not None:
         find_encoder(arguments.encoder)
     if arguments.weights is not None and not arguments.weights.is_file():
         raise UsageError(f"--weights {arguments.weights}: no such file. Give the file that holds the weights.")
     folders = folders_of(arguments)
     datasets = [find_dataset(identifier, folders) for identifier in arguments.dataset]
+    part = part_of(arguments)
     for dataset in datasets:
-        _plan_one(_Job(dataset, folders, arguments))
+        job = _Job(dataset, folders, arguments)
+        _plan_one(job) if part == WHOLE else _do_part(job, part)
+
+
+def _do_part(job: _Job, part: Part) -> None:
+    """Measure, or else preprocess by the plan that there is, a share of the cases; the plan is made for all of them."""
+    from autosam_net.data.plan import load_plan
+    from autosam_net.preprocessing.preprocess import preprocess_dataset
+    from planning.extract_fingerprint import measure_part
+
+    share = f"part {part.index} of {part.count}"
+    if job.arguments.check_only:
+        measured = measure_part(job.dataset, part, job.folders, job.arguments.workers)
+        print(f"{job.dataset.name}: {share}: checked {len(measured)} cases, no problem")
+        return
+    if job.arguments.plan_only:
+        raise UsageError("--plan-only: a plan is made for all cases. Leave --num-parts and --part-id out.")
+    plan = load_plan(job.folder / "plan.json")
+    cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers, part)
+    print(f"{job.dataset.name}: {share}: preprocessed {len(cases)} cases in {job.folder}")
 
 
 def _plan_one(job: _Job) -> None:
+    from planning.estimate_costs import largest_case_mib
     from planning.extract_fingerprint import extract_fingerprint
     from planning.settle_plan import PlanRequest
 
@@ -81,7 +111,8 @@ def _plan_one(job: _Job) -> None:
         return
     from autosam_net.preprocessing.preprocess import preprocess_dataset
 
-    cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers)
+    one = largest_case_mib(fingerprint, len(plan.channel_names))
+    cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers, memory_mib=one)
     print(f"preprocessed: {len(cases)} cases in {job.folder}")
 
 
@@ -165,7 +196,7 @@ def _show(plan: Plan) -> None:
         for step, cost in plan.estimates.items()
     ]
     if costs:
-        print("expected on the machine that planned (encode and train: one fold; predict: one case)")
+        print("expected on the machine that planned (encode and train: one fold; predict: one case; memory: the peak)")
         _print_table(("step", "time", "disk", "memory"), costs)
 
 

@@ -6,23 +6,22 @@ import math
 
 import numpy as np
 
-from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.plan import Plan, StepEstimate
 from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.memory import ENCODING_MIB, case_mib, prediction_mib
 from planning.machine import MIB, Machine, Probe
 from planning.rules import count_case_inputs, embedding_bytes, planned_shape, training_share
 
 PREPROCESSING_RATE = 4e6  # voxels of raw and resampled images together, a second and core (measured on cardiac MR)
 RESTORING_RATE = 2e6  # voxels times outputs a second, back to the raw grid
-VOXEL_BYTES = 24  # of a raw voxel and channel at the peak: float32 twice, and float64 twice in between
-WORKER_MIB = 200  # of a process with the imports of preprocessing
 
 
 def estimate_costs(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> dict[str, StepEstimate]:
-    """Return step -> expected time, disk and memory.
+    """Return step -> expected time, disk and main memory at the peak.
 
     "encode" is one fold: its training cases with all views and its validation cases; "train:NAME" one fold of a head,
-    with the disk that an encoder of its own takes; "predict" the median case.
+    with the disk that an encoder of its own takes; "predict" the median case by one head, in memory the largest one.
     """
     return {
         "preprocess": _preprocess(plan, fingerprint, probe.machine),
@@ -41,12 +40,18 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
     channels = len(plan.channel_names)
     raw = [math.prod(case.shape) for case in fingerprint.cases]
     resampled = [math.prod(planned_shape(case, plan.preprocessing)) for case in fingerprint.cases]
-    workers = min(machine.cores, len(raw))
+    one = largest_case_mib(fingerprint, channels)
+    workers = int(max(1, min(machine.cores, len(raw), (machine.memory_mib or math.inf) / one)))
     return StepEstimate(
         seconds=rounded(channels * (sum(raw) + sum(resampled)) / PREPROCESSING_RATE / workers),
         disk_mib=rounded(sum(resampled) * (4 * channels + 1) / MIB),
-        memory_mib=rounded(workers * (WORKER_MIB + max(raw) * channels * VOXEL_BYTES / MIB)),
+        memory_mib=rounded(workers * one),
     )
+
+
+def largest_case_mib(fingerprint: Fingerprint, channels: int) -> float:
+    """Return what one process holds at its peak while it preprocesses the largest case."""
+    return case_mib(max(math.prod(case.shape) for case in fingerprint.cases), channels)
 
 
 def _encode(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
@@ -81,5 +86,14 @@ def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate
     raw = float(np.median(sorted(math.prod(case.shape) for case in fingerprint.cases)))
     outputs = plan.label_set.outputs
     encoding = inputs * rounded(probe.seconds_per_input) * len(plan.encoding.all_poses)
-    memory = probe.memory_mib.get("encode", 0.0) + raw * VOXEL_BYTES / MIB
+    memory = max(_prediction_mib(plan, case, probe) for case in fingerprint.cases)
     return StepEstimate(rounded(encoding + raw * outputs / RESTORING_RATE), rounded(raw / MIB), rounded(memory))
+
+
+def _prediction_mib(plan: Plan, case: CaseFingerprint, probe: Probe) -> float:
+    channels, plane = len(plan.channel_names), np.delete(case.cropped_shape, plan.preprocessing.slice_axis)
+    resampled = channels * math.prod(planned_shape(case, plan.preprocessing))
+    encoding = probe.memory_mib.get("encode") or ENCODING_MIB
+    return prediction_mib(
+        math.prod(case.shape), channels, resampled, int(np.prod(plane)) * plan.label_set.outputs, encoding
+    )

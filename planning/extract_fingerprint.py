@@ -19,7 +19,7 @@ from autosam_net.data.volume import Volume
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.files import remove_leftovers, sha256_of_files
 from autosam_net.jsonio import load, write_json, write_json_if_changed
-from autosam_net.parallel import map_cases
+from autosam_net.parallel import WHOLE, Part, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.geometry import crop, crop_box
 from planning.channel_kinds import channel_kinds
@@ -68,20 +68,29 @@ def extract_fingerprint(
     Raises:
         DatasetError: the data set has problems; with several, each is logged as one line first.
     """
-    root = (folders or find_folders()).preprocessed / dataset.name
-    cases = training_cases(dataset)
-    problems = check_structure(dataset, cases)
-    records = root / "fingerprints"
-    _forget_others(records, {case.name for case in cases})
-    work = functools.partial(_measure_or_remember, dataset=dataset, records=records, broken=_cases_of(problems))
-    outcomes = map_cases(work, cases, "check and measure", workers, lambda case: case.name)
-    refuse([*problems, *(problem for outcome in outcomes for problem in outcome.problems)], dataset)
-    stored = [outcome.stored for outcome in outcomes if outcome.stored is not None]
+    folders = folders or find_folders()
+    stored = measure_part(dataset, WHOLE, folders, workers)
     measured = sorted((entry.fingerprint for entry in stored), key=lambda case: case.name)
     log_notices([*(notice for entry in stored for notice in entry.notices), *_duplicates(measured)])
     fingerprint = assemble(dataset, measured)
-    write_json_if_changed(root / "dataset_fingerprint.json", fingerprint)
+    write_json_if_changed(folders.preprocessed / dataset.name / "dataset_fingerprint.json", fingerprint)
     return fingerprint
+
+
+def measure_part(dataset: DatasetSpec, part: Part, folders: Folders, workers: int | None = None) -> list[StoredCase]:
+    """Check and measure a share of the cases, each kept in a record of its own, from which any later run takes it.
+
+    Raises:
+        DatasetError: as `extract_fingerprint` does.
+    """
+    cases = training_cases(dataset)
+    problems = check_structure(dataset, cases)
+    records = folders.preprocessed / dataset.name / "fingerprints"
+    _forget_others(records, {case.name for case in cases})
+    work = functools.partial(_measure_or_remember, dataset=dataset, records=records, broken=_cases_of(problems))
+    outcomes = map_cases(work, part.of(cases), "check and measure", workers, lambda case: case.name)
+    refuse([*problems, *(problem for outcome in outcomes for problem in outcome.problems)], dataset)
+    return [outcome.stored for outcome in outcomes if outcome.stored is not None]
 
 
 def assemble(dataset: DatasetSpec, cases: Sequence[CaseFingerprint]) -> Fingerprint:
@@ -254,7 +263,7 @@ def _forget_others(records: Path, names: set[str]) -> None:
     remove_leftovers(records)
     for file in records.glob("*.json"):
         if file.name.removesuffix(".json") not in names:
-            file.unlink()
+            file.unlink(missing_ok=True)  # another part may do the same
 
 
 def _duplicates(cases: Sequence[CaseFingerprint]) -> list[Notice]:

@@ -14,7 +14,7 @@ class Machine:
 
     Attributes:
         device: as torch names it: cpu, cuda, cuda:1, mps.
-        memory_mib: of main memory free at the moment; 0 where the system does not say.
+        memory_mib: of main memory that may be used: what the user allows, else what is free; 0 where nobody says.
         gpu_memory_mib: of the whole GPU; 0 on a CPU.
         disk_mib: free where preprocessed data go.
         bfloat16: whether the device computes in it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
-from autosam_net.parallel import available_cores, free_memory_mib
+from autosam_net.memory import allowed_memory_mib
+from autosam_net.parallel import available_cores
 from planning.machine import MIB, HeadRecipe, Machine, Probe
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def probe_machine(device: str, folder: Path) -> Machine:
     return Machine(
         device=device,
         cores=available_cores(),
-        memory_mib=free_memory_mib(),
+        memory_mib=0.0 if math.isinf(allowed := allowed_memory_mib()) else allowed,
         gpu_memory_mib=gpu,
         disk_mib=shutil.disk_usage(existing).free / MIB,
         bfloat16=supports_bfloat16(device),

@@ -13,7 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("autosam_net", "planning", "dataset_conversion")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
-GROUND = {"allocator", "errors", "registry", "files", "jsonio", "paths", "plugins", "parallel"}
+GROUND = {
+    "allocator",
+    "device",
+    "errors",
+    "registry",
+    "files",
+    "jsonio",
+    "paths",
+    "plugins",
+    "memory",
+    "parallel",
+}
 FLOORS = [
     GROUND,
     {"data"},

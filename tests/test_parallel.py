@@ -8,7 +8,8 @@ import pytest
 
 from autosam_net import parallel
 from autosam_net.errors import AutosamError, DatasetError
-from autosam_net.parallel import available_cores, free_memory_mib, map_cases, progress
+from autosam_net.memory import free_memory_mib
+from autosam_net.parallel import available_cores, map_cases, progress
 
 # The functions are nested so that worker processes receive them by value: they cannot import this module.
 

@@ -16,8 +16,8 @@ from autosam_net.imageio import READERS
 from tests.test_help import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = {"cd", "export", "pip"}  # of the shell
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = {"cd", "export", "pip", "sbatch", "dask", "torchrun"}  # of the shell, of SLURM, of other packages
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -74,7 +74,7 @@ def test_targets_and_variables_of_make_exist(line: tuple[str, ...]) -> None:
         assert re.search(rf"^{name} \?=" if value else rf"^{name}:", makefile, re.MULTILINE), word
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_width(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):

@@ -12,8 +12,9 @@ from autosam_net.errors import AutosamError, CacheError
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_cache --help`."""
     parser = new_parser("List, verify or prune cached embeddings; what is pruned is computed again when needed.")
-    parser.add_argument("action", choices=("list", "verify", "prune"))
-    parser.add_argument("-d", "--dataset", help="number or name (default: every data set)")
+    what = "list: sizes and counts; verify: read everything and compare checksums; prune: remove"
+    parser.add_argument("action", choices=("list", "verify", "prune"), help=what)
+    parser.add_argument("-d", "--dataset", metavar="ID", help="number or name (default: every data set)")
     parser.add_argument(
         "--damaged", action="store_true", help="prune: only entries that cannot be read or fail their checksum"
     )

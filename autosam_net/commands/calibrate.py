@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
         "validated by an earlier version are validated again."
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
-    parser.add_argument("-c", "--configuration", nargs="+", help="trained models, e.g. cnn (default: all)")
+    parser.add_argument(
+        "-c", "--configurations", nargs="+", metavar="NAME", help="trained models, e.g. cnn (default: all)"
+    )
     add_device(parser)
     return run(_calibrate, parser, argv)
 
@@ -36,8 +38,8 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     folders, device = folders_of(arguments), device_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     models = models_of(dataset.name, folders)
-    if arguments.configuration is not None:
-        models = choose_models(models, arguments.configuration, dataset.name)
+    if arguments.configurations is not None:
+        models = choose_models(models, arguments.configurations, dataset.name)
     learnt = {model.path.name: _learn(model, dataset, device, folders) for model in models}
     print(_table({name: entry for name, entry in learnt.items() if entry is not None}))
     if nothing := [name for name, entry in learnt.items() if entry is None]:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from autosam_net.device import choose_device
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import AutosamError
-from autosam_net.parallel import available_cores, free_memory_mib
+from autosam_net.memory import free_memory_mib
+from autosam_net.parallel import available_cores
 from autosam_net.paths import find_folders, folder_origins
 
 State = Literal["ok", "warning", "problem"]
@@ -112,13 +114,16 @@ def check_torch() -> Finding:
 
 def check_device(asked: str) -> Finding:
     """Return where the work would be done."""
+    cure = "use --device cpu, or mend the driver"
     try:
         import torch
 
-        device = _device(asked)
+        device = choose_device(asked)
         torch.zeros(1, device=device) + 1
-    except (ImportError, OSError, RuntimeError, AssertionError) as error:
-        return Finding("device", "problem", f"{asked}: {_reason(error)}", "use --device cpu, or mend the driver")
+    except AutosamError as error:
+        return Finding("device", "problem", str(error), cure)
+    except (ImportError, OSError, RuntimeError) as error:
+        return Finding("device", "problem", f"{asked}: {_reason(error)}", cure)
     if device.startswith("cuda"):
         free, whole = torch.cuda.mem_get_info(device)
         name = torch.cuda.get_device_name(device)
@@ -127,12 +132,6 @@ def check_device(asked: str) -> Finding:
         cure = "install the build of torch for your CUDA driver (pytorch.org), if nvidia-smi shows a GPU"
         return Finding("device", "warning", f"{device}, but nvidia-smi is installed and torch sees no GPU", cure)
     return Finding("device", "ok", device)
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
 def check_processor() -> Finding:
@@ -222,7 +221,7 @@ def check_work(asked: str, name: str) -> Finding:
         seconds, shape = _encode_and_segment(asked, name)
     except AutosamError as error:
         return Finding(topic, "problem", str(error), "see above")
-    except (ImportError, OSError, RuntimeError, AssertionError) as error:
+    except (ImportError, OSError, RuntimeError) as error:
         return Finding(topic, "problem", _reason(error), "see the lines on torch and device above")
     found = f"{name}: one slice of {shape[-1]} px encoded and segmented in {seconds:.2f} s"
     if seconds > LONG:
@@ -238,7 +237,7 @@ def _encode_and_segment(asked: str, name: str) -> tuple[float, tuple[int, ...]]:
     from autosam_net.encoders.encoder import load_encoder
     from autosam_net.heads.head import HeadShape, build_head
 
-    device = _device(asked)
+    device = choose_device(asked)
     encoder = load_encoder(name, device=device)
     shape = HeadShape(2, encoder.channels, encoder.stride, encoder.input_size)
     with torch.random.fork_rng(devices=[]), torch.no_grad():

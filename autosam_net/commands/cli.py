@@ -9,19 +9,26 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autosam_net.allocator import keep_freed_memory
+from autosam_net.device import choose_device
 from autosam_net.errors import AutosamError, UsageError
+from autosam_net.memory import demand_memory, memory_limit
+from autosam_net.parallel import Part, dask_cluster
 from autosam_net.paths import Folders, find_folders
 from autosam_net.plugins import load_plugins
 from autosam_net.registry import suggest
 
+if TYPE_CHECKING:
+    from autosam_net.data.plan import Plan
+
 log = logging.getLogger("autosam_net")
+SHARED = ("root", "plugin", "verbose", "quiet", "version")
 USERS_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
 """Refusals of the operating system that a traceback does not explain: a full disk, a folder without permission."""
 
@@ -37,21 +44,27 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}{hint}. See {self.prog} --help.\n")
 
 
+class _OwnFlagsFirst(argparse.HelpFormatter):
+    """Leaves the flags that all commands share out of the usage; they stand below, after the command's own."""
+
+    def add_usage(self, usage: str | None, actions: Iterable[argparse.Action], *others: Any, **named: Any) -> None:
+        super().add_usage(usage, [action for action in actions if action.dest not in SHARED], *others, **named)
+
+
 def new_parser(description: str, *, root: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the flags that every command has; abbreviated flags are refused."""
-    parser = Parser(description=description, allow_abbrev=False)
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=_OwnFlagsFirst)
+    shared = parser.add_argument_group("every command")
     if root:
-        parser.add_argument(
-            "--root", type=Path, help="folder with raw/, preprocessed/ and results/ (default: environment)"
-        )
-    parser.add_argument(
-        "--plugin", type=Path, action="append", default=[], help="Python file that registers heads, readers, ..."
-    )
-    parser.add_argument("--verbose", action="store_true", help="say more")
-    parser.add_argument(
+        place = "folder with raw/, preprocessed/ and results/ (default: as the environment says, see autosam_doctor)"
+        shared.add_argument("--root", type=Path, metavar="FOLDER", help=place)
+    plugin = "Python file that registers heads, readers ...; may be given several times"
+    shared.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help=plugin)
+    shared.add_argument("--verbose", action="store_true", help="say more")
+    shared.add_argument(
         "--quiet", action="store_true", help="no progress and no notices: results, warnings and errors only"
     )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    shared.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     return parser
 
 
@@ -74,8 +87,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     log.setLevel(level)
     keep_freed_memory()
     try:
-        with _clean_exit_on_sigterm():
+        with _clean_exit_on_sigterm(), ExitStack() as stack:
             load_plugins(arguments.plugin)
+            _enter_resources(arguments, stack)
             main(arguments)
     except AutosamError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -109,9 +123,74 @@ def _clean_exit_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)  # None: a handler that was not set from Python
 
 
+def add_resources(parser: argparse.ArgumentParser, workers: str | None = "all cores") -> None:
+    """Add the flags that say where cases are worked on, and in how much memory; `run` follows them.
+
+    Args:
+        workers: what --workers stands for by default; None for steps that one process does with all cores.
+    """
+    if workers is not None:
+        parser.add_argument("--workers", type=int, metavar="N", help=f"processes (default: {workers})")
+    parser.add_argument(
+        "--max-memory", type=float, metavar="GIB", help="main memory that may be used (default: what is free)"
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "dask"), default="local", help="work on this machine (default) or a Dask cluster"
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of the Dask cluster, such as tcp://login1:8786")
+
+
+def _enter_resources(arguments: argparse.Namespace, stack: ExitStack) -> None:
+    """Enter what the flags of `add_resources` ask for, where a command has them.
+
+    Raises:
+        UsageError: they contradict each other, or no cluster answers.
+    """
+    if (workers := getattr(arguments, "workers", None)) is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: give 1 or more")
+    if (limit := getattr(arguments, "max_memory", None)) is not None:
+        if not limit > 0:
+            raise UsageError(f"--max-memory {limit:g}: give a number above 0, in GiB")
+        stack.enter_context(memory_limit(1024 * limit))
+    engine, scheduler = getattr(arguments, "engine", "local"), getattr(arguments, "scheduler", None)
+    if (engine == "dask") != (scheduler is not None):
+        raise UsageError("--engine dask and --scheduler ADDRESS go together; give both or none")
+    if scheduler is not None:
+        stack.enter_context(dask_cluster(scheduler))
+
+
+def demand_planned_memory(plan: Plan, *steps: str) -> None:
+    """Refuse steps that need more memory, as the plan expects it, than --max-memory allows.
+
+    Raises:
+        AutosamError: one does.
+    """
+    for step in steps:
+        if (expected := plan.estimates.get(step)) is not None:
+            demand_memory(f"{plan.dataset}: {step}", expected.memory_mib)
+
+
+def add_parts(parser: argparse.ArgumentParser) -> None:
+    """Add the flags by which the tasks of a job array share the cases."""
+    parser.add_argument("--num-parts", type=int, default=1, metavar="N", help="share the cases among N runs")
+    parser.add_argument("--part-id", type=int, default=0, metavar="K", help="which share this run takes, 0 to N-1")
+
+
+def part_of(arguments: argparse.Namespace) -> Part:
+    """Return the share of the cases that --num-parts and --part-id name.
+
+    Raises:
+        UsageError: there is no such share.
+    """
+    index, count = arguments.part_id, arguments.num_parts
+    if not 0 <= index < count:
+        raise UsageError(f"--part-id {index} of --num-parts {count}: give 0 to {max(count, 1) - 1}")
+    return Part(index, count)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device, with a GPU taken by itself where there is one."""
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
 def device_of(arguments: argparse.Namespace) -> str:
@@ -120,16 +199,7 @@ def device_of(arguments: argparse.Namespace) -> str:
     Raises:
         UsageError: torch does not know it or cannot reach it.
     """
-    import torch
-
-    if arguments.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {arguments.device}: cannot be used ({reason}). Use --device cpu.") from error
-    return str(arguments.device)
+    return choose_device(arguments.device)
 
 
 def folders_of(arguments: argparse.Namespace) -> Folders:

@@ -17,7 +17,9 @@ def main(argv: list[str] | None = None) -> int:
         "Look at folders, versions, device, memory, disk and weights, and encode and segment one slice. Exit code 2 "
         "where something has to be cured."
     )
-    parser.add_argument("--encoder", default="lite_medsam", help="for the self-test (default lite_medsam)")
+    parser.add_argument(
+        "--encoder", default="lite_medsam", metavar="NAME", help="for the self-test (default lite_medsam)"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     add_device(parser)
     return run(_doctor, parser, argv)

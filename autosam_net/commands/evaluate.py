@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autosam_net.commands.cli import new_parser, run
+from autosam_net.commands.cli import add_resources, new_parser, run
 from autosam_net.errors import DatasetError, PlanError, UsageError
 from autosam_net.jsonio import from_json, read_json
 
@@ -35,21 +35,22 @@ def _parser() -> argparse.ArgumentParser:
         "-r", "--references", type=Path, required=True, metavar="REF", help="folder of reference labels"
     )
     parser.add_argument("-p", "--predictions", type=Path, required=True, metavar="PRED", help="folder of predictions")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="folder for summary.json and cases.csv (PRED)")
+    output = "folder for summary.json and cases.csv (default PRED)"
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help=output)
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="JSON",
-        help="dataset.json or plan.json that names the labels (found in PRED or beside REF; else the values present)",
+        help="dataset.json or plan.json that names the labels (default: that in PRED or beside REF)",
     )
     parser.add_argument(
         "--nsd-tolerance",
         type=_tolerance,
         metavar="MM",
-        help="surface distance that counts as agreement, in mm, in pixels where the files state no spacing (2)",
+        help="surface distance that counts as agreement, in mm, in pixels where the files state no spacing (default 2)",
     )
     parser.add_argument("--chill", action="store_true", help="leave out references that have no prediction")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: by cores and cases)")
+    add_resources(parser, workers="by cores and cases")
     return parser
 
 

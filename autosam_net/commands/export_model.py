@@ -18,11 +18,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
     parser.add_argument(
         "-c",
-        "--configuration",
+        "--configurations",
         nargs="+",
+        metavar="NAME",
         help="one or several trained models, e.g. vit cnn (default: what autosam_find_best_configuration chose)",
     )
-    parser.add_argument("-f", "--folds", nargs="+", help="folds to export (default: all that are trained)")
+    parser.add_argument("-f", "--folds", nargs="+", metavar="K", help="folds to export (default: all that are trained)")
     parser.add_argument("-o", "--output", type=Path, metavar="ZIP", help="the model as a zip")
     parser.add_argument(
         "--onnx",
@@ -55,7 +56,7 @@ def _export_zip(arguments: argparse.Namespace) -> None:
     manifest = export_model(
         arguments.dataset,
         arguments.output,
-        arguments.configuration,
+        arguments.configurations,
         arguments.folds,
         arguments.licence,
         arguments.overwrite,
@@ -67,10 +68,10 @@ def _export_zip(arguments: argparse.Namespace) -> None:
 
 
 def _export_onnx(arguments: argparse.Namespace) -> None:
-    from autosam_net.inference.model import load_model
+    from autosam_net.inference.load import load_model
     from autosam_net.inference.onnx_graph import export_onnx
 
-    model = load_model(arguments.dataset, arguments.configuration, arguments.folds, "cpu", folders_of(arguments))
+    model = load_model(arguments.dataset, arguments.configurations, arguments.folds, "cpu", folders_of(arguments))
     difference = export_onnx(model, arguments.onnx)
     side, size = model.plan.encoding.input_size, arguments.onnx.stat().st_size / 2**20
     print(

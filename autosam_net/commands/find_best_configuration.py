@@ -15,9 +15,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
     parser.add_argument(
-        "-c", "--configurations", nargs="+", help="trained models to compare (default: all of the plan, e.g. cnn vit)"
+        "-c",
+        "--configurations",
+        nargs="+",
+        metavar="NAME",
+        help="trained models to compare (default: all of the plan, e.g. cnn vit)",
     )
-    parser.add_argument("-f", "--folds", nargs="+", help="folds to compare on (default: all that they share)")
+    parser.add_argument(
+        "-f", "--folds", nargs="+", metavar="K", help="folds to compare on (default: all that they share)"
+    )
     add_device(parser)
     return run(_find_best_configuration, parser, argv)
 

@@ -15,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
         "takes them. Nothing that is there already is changed."
     )
     parser.add_argument("zip", type=Path, help="file written by autosam_export_model")
-    parser.add_argument("--weights", type=Path, help="the encoder's weights, where they are not the published ones")
+    weights = "the encoder's weights, where they are not the published ones"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
     return run(_install, parser, argv)
 
 

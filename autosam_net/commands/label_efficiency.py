@@ -35,11 +35,12 @@ def main(argv: list[str] | None = None) -> int:
         "--labelled", nargs="+", required=True, metavar="N", help="numbers of patients to train on; all for every one"
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="draws of the patients, 0 to N-1 (default 3)")
-    parser.add_argument("--fold", default="0", help="whose held-out cases are predicted (default 0)")
+    parser.add_argument("--fold", default="0", metavar="K", help="whose held-out cases are predicted (default 0)")
     parser.add_argument(
         "--unlabelled", action="store_true", help="also with the fold's other patients as unlabelled cases"
     )
-    parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each run")
+    limit = "limit of encoding and training together, for each run"
+    parser.add_argument("--max-minutes", type=float, metavar="M", help=limit)
     add_device(parser)
     return run(_measure, parser, argv)
 

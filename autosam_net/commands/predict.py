@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import (
+    add_device,
+    add_parts,
+    add_resources,
+    device_of,
+    folders_of,
+    new_parser,
+    part_of,
+    run,
+)
 from autosam_net.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -16,20 +25,24 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_predict --help`."""
     parser = new_parser("Predict images with the ensemble of all trained folds; label maps lie on the raw grid.")
-    parser.add_argument(
-        "-i", "--input", type=Path, nargs="+", required=True, help="folder of images or DICOM series, or one of them"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the label maps")
-    parser.add_argument("-d", "--dataset", help="number or name; needed only where several have models")
+    what = "folder of images or DICOM series, or one or several of them"
+    parser.add_argument("-i", "--input", type=Path, nargs="+", metavar="PATH", required=True, help=what)
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", required=True, help="folder for the label maps")
+    parser.add_argument("-d", "--dataset", metavar="ID", help="number or name; needed only where several have models")
     parser.add_argument(
         "-c",
-        "--configuration",
+        "--configurations",
         nargs="+",
+        metavar="NAME",
         help="one or several trained models, e.g. vit cnn (default: what autosam_find_best_configuration chose)",
     )
-    parser.add_argument("-m", "--model", type=Path, help="a model's folder or zip, instead of -d and -c")
-    parser.add_argument("--weights", type=Path, help="with a zip: the encoder's weights, if not the published ones")
-    parser.add_argument("-f", "--folds", nargs="+", help="folds to use (default: all that are trained)")
+    parser.add_argument(
+        "-m", "--model", type=Path, metavar="PATH", help="a model's folder or zip, instead of -d and -c"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="with a zip: the encoder's weights, if not the published ones"
+    )
+    parser.add_argument("-f", "--folds", nargs="+", metavar="K", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
     parser.add_argument(
         "--save_uncertainty", action="store_true", help="also images of entropy, and of the heads' disagreement"
@@ -41,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--disable_postprocessing", action="store_true", help="keep all components of every class")
     add_device(parser)
+    add_parts(parser)
+    add_resources(parser, workers=None)
     return run(_predict, parser, argv)
 
 
@@ -59,6 +74,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         skip_existing=arguments.continue_prediction,
         save_uncertainty=arguments.save_uncertainty,
         save_dicom_seg=arguments.save_dicom_seg,
+        part=part_of(arguments),
     )
     print(f"{len(written)} label maps in {arguments.output}")
     print(_said_of_quality(arguments.output))
@@ -79,11 +95,14 @@ def _said_of_quality(output: Path) -> str:
 
 
 def _model(arguments: argparse.Namespace) -> Model:
+    from autosam_net.inference.load import load_model_file
     from autosam_net.inference.model import load_chosen_models, models_of
     from autosam_net.training.run import list_models
 
     if arguments.model is not None:
-        return _named_model(arguments)
+        if arguments.dataset is not None or arguments.configurations is not None:
+            raise UsageError(f"-m {arguments.model}: names the model already. Leave -d and -c out.")
+        return load_model_file(arguments.model, arguments.folds, device_of(arguments), arguments.weights)
     if arguments.weights is not None:
         raise UsageError(f"--weights {arguments.weights}: goes with -m model.zip; else plan.json names the weights.")
     folders = folders_of(arguments)
@@ -94,24 +113,5 @@ def _model(arguments: argparse.Namespace) -> Model:
             f"{folders.results}: several models are trained: {listed}. Choose with -d and -c, or -m FOLDER."
         )
     return load_chosen_models(
-        models, arguments.configuration, arguments.folds, device_of(arguments), str(folders.results)
+        models, arguments.configurations, arguments.folds, device_of(arguments), str(folders.results)
     )
-
-
-def _named_model(arguments: argparse.Namespace) -> Model:
-    """Return the model that -m names, a zip or a folder."""
-    from autosam_net.inference.model import load_model_folders
-    from autosam_net.inference.package import load_model_zip
-    from autosam_net.training.run import ModelFolder
-
-    path, folds = arguments.model, arguments.folds
-    if arguments.dataset is not None or arguments.configuration is not None:
-        raise UsageError(f"-m {path}: names the model already. Leave -d and -c out.")
-    if path.is_file():
-        return load_model_zip(path, folds, device_of(arguments), arguments.weights)
-    if arguments.weights is not None:
-        raise UsageError(f"--weights {arguments.weights}: goes with a zip; {path / 'plan.json'} names the weights.")
-    model = ModelFolder(path)
-    if not model.trained_folds():
-        raise ModelError(f"{path}: no trained folds here. Give a zip, or a folder like results/Dataset027_ACDC/cnn.")
-    return load_model_folders([model], folds, device_of(arguments))

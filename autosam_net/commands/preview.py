@@ -20,15 +20,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_preview --help`."""
     parser = new_parser("Draw raw cases with their labels, one PNG each: some slices plain, filled and outlined.")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("-d", "--dataset", help="number or name of a raw data set")
+    source.add_argument("-d", "--dataset", metavar="ID", help="number or name of a raw data set")
     source.add_argument(
         "-i", "--images", type=Path, nargs="+", metavar="PATH", help="folder of images or DICOM series, or one of them"
     )
     parser.add_argument("-l", "--labels", type=Path, metavar="FOLDER", help="with -i: label maps, called as the images")
-    parser.add_argument("-o", "--output", type=Path, help="folder (with -d: preview/ beside the preprocessed data)")
-    parser.add_argument("-n", "--number", type=int, default=12, help="cases, spread over all there are (default 12)")
+    place = "for the pictures (default with -d: preview/ beside the preprocessed data)"
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help=place)
+    parser.add_argument("-n", "--number", type=int, default=12, metavar="N", help="so many cases of all (default 12)")
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these cases")
-    parser.add_argument("--slices", type=int, default=5, help="slices of each case at most (default 5)")
+    parser.add_argument("--slices", type=int, default=5, metavar="N", help="slices of each case at most (default 5)")
     parser.add_argument(
         "--channel", type=int, default=0, help="channel of images that are no colour images (default 0)"
     )

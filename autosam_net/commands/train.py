@@ -1,14 +1,29 @@
-"""`autosam_train 27 vit 0`: train a head over the frozen encoder, then validate it."""
+"""`autosam_train 27 vit 0`: train a head over the frozen encoder, then validate it.
+
+`torchrun --no-python --nproc-per-node 8 autosam_train 27 vit 0` does it in eight processes; see docs/scaling.md.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import (
+    add_device,
+    add_resources,
+    demand_planned_memory,
+    device_of,
+    folders_of,
+    new_parser,
+    run,
+)
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,12 +43,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--unlabelled", action="store_true", help="learn from the other patients and imagesUn too, without labels"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and the draw of patients (default 0)")
-    parser.add_argument("--epochs", type=int, help="replaces the planned number")
-    parser.add_argument("--max-minutes", type=float, help="limit of encoding and training together, for each fold")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights, batches and the draw of patients (default 0)"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
+    )
     parser.add_argument("--continue", dest="resume", action="store_true", help="go on where an earlier run stopped")
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
     add_device(parser)
+    add_resources(parser, workers=None)
     return run(_train, parser, argv)
 
 
@@ -53,19 +73,32 @@ def _train(arguments: argparse.Namespace) -> None:
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.plan import load_plan
     from autosam_net.data.splits import load_splits, select_fold
+    from autosam_net.training.team import join_team, this_team
 
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     preprocessed = folders.preprocessed / dataset.name
     plan = load_plan(preprocessed / "plan.json")
     plan.configuration(arguments.configuration)
+    demand_planned_memory(plan, "encode", f"train:{arguments.configuration}")
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)
     for fold in folds:
         label_files(dataset, select_fold(splits, fold).val)  # names a missing one before hours of training
-    job = _Job(dataset, plan, arguments.configuration, _options(arguments), folders)
-    for fold in folds:
-        _train_fold(job, fold)
+    options = _options(arguments)
+    with join_team(options.device) as device:
+        job = _Job(dataset, plan, arguments.configuration, replace(options, device=device), folders)
+        with nullcontext() if this_team().leads else _silence():
+            for fold in folds:
+                _train_fold(job, fold)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Leave it to the first of several processes to say what all of them do."""
+    logging.getLogger("autosam_net").setLevel(logging.ERROR)
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 def parse_folds(text: str) -> list[str]:

@@ -26,10 +26,14 @@ def main(argv: list[str] | None = None) -> int:
         required=True,
         help="for each class in each slice: the box around it, or the point deepest inside",
     )
-    parser.add_argument("--fold", default="0", help="whose held-out cases are segmented (default 0)")
-    parser.add_argument("--points", type=int, default=1, help="with point: so many, all but the first drawn at random")
-    parser.add_argument("--jitter", type=int, default=0, metavar="PIXELS", help="with box: each side moved by up to so")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn at random (default 0)")
+    parser.add_argument("--fold", default="0", metavar="K", help="whose held-out cases are segmented (default 0)")
+    parser.add_argument(
+        "--points", type=int, default=1, metavar="N", help="with point: so many, the others at random (default 1)"
+    )
+    parser.add_argument(
+        "--jitter", type=int, default=0, metavar="PIXELS", help="with box: move each side at random (default 0)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn at random (default 0)")
     add_device(parser)
     return run(_segment, parser, argv)
 

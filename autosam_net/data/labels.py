@@ -62,6 +62,11 @@ class LabelSet:
         return tuple(sorted({0, *self.foreground_values, *ignored}))
 
     @property
+    def dtype(self) -> type[np.uint8 | np.uint16]:
+        """Return the type of label maps that `decode` gives."""
+        return np.uint8 if max(self.allowed_values) < 256 else np.uint16
+
+    @property
     def outputs(self) -> int:
         """Return the number of channels of a head: one a region, or background and one a class."""
         return len(self.targets) + (0 if self.has_regions else 1)
@@ -71,11 +76,10 @@ class LabelSet:
 
         Classes: the value of the most probable. Regions: each above 0.5 is painted in the order of the declaration.
         """
-        dtype = np.uint8 if max(self.allowed_values) < 256 else np.uint16
         if not self.has_regions:
-            values = np.array([0, *(values[0] for values in self.targets.values())], dtype)
+            values = np.array([0, *(values[0] for values in self.targets.values())], self.dtype)
             return values[np.argmax(probabilities, axis=0)]
-        painted = np.zeros(probabilities.shape[1:], dtype)
+        painted = np.zeros(probabilities.shape[1:], self.dtype)
         for probability, value in zip(probabilities, self.regions_class_order or (), strict=True):
             painted[probability > 0.5] = value
         return painted

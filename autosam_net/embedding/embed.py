@@ -22,13 +22,13 @@ from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.errors import CacheError
 from autosam_net.files import remove_leftovers
-from autosam_net.parallel import progress
+from autosam_net.parallel import map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, label_inputs, rgb_inputs, tile_grid
 
 log = logging.getLogger(__name__)
-BATCH = {"cpu": 4, "cuda": 16}  # inputs per encoder pass; on a CPU more only costs memory
+BATCH = {"cpu": 4, "cuda": 32}  # inputs per encoder pass; on a CPU more only costs memory, on a GPU less idles
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,16 @@ class EncoderSource:
 
     encoding: Encoding
     device: str
+    asked_precision: Precision | None = None
 
     @property
     def precision(self) -> Precision:
-        """Return what the encoder computes in on this device."""
-        return "bfloat16" if supports_bfloat16(self.device) else "float32"
+        """Return what the encoder computes in: what was asked for, or what suits this device."""
+        return self.asked_precision or ("bfloat16" if supports_bfloat16(self.device) else "float32")
+
+    def __reduce__(self) -> tuple[type[EncoderSource], tuple[Encoding, str, Precision]]:
+        """Travel to other processes without the encoder, which is loaded there, in the same precision as here."""
+        return EncoderSource, (self.encoding, self.device, self.precision)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -52,7 +57,17 @@ class EncoderSource:
 
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
         """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
-        return self.encoder(torch.from_numpy(inputs).to(self.device))
+        return self._encode_in_memory(torch.from_numpy(inputs).to(self.device))
+
+    def _encode_in_memory(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings, from halves of the batch where the GPU's memory is too small for the whole."""
+        try:
+            return self.encoder(inputs)
+        except torch.cuda.OutOfMemoryError:
+            if len(inputs) == 1:
+                raise
+        torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
+        return torch.cat([self._encode_in_memory(half) for half in inputs.tensor_split(2)])
 
 
 def embed_dataset(
@@ -103,25 +118,34 @@ def _embed(
     """Return the embeddings of each case's variants, given as (view, pose)."""
     source = EncoderSource(plan.encoding, device)
     root = embeddings_folder(dataset, folders)
-    case_folders = {name: cases_folder(dataset, folders) / name for name in names}
-    contents = {name: load_record(folder).key for name, folder in case_folders.items()}
+    cases = cases_folder(dataset, folders)
+    contents = {name: load_record(cases / name).key for name in names}
     wanted = [
         embedding_key(name, content, plan.encoding, source.precision, view, pose)
         for name, content in contents.items()
         for view, pose in variants
     ]
-    found = {key: _open_or_forget(root, key) for key in wanted}
+    # one process, since the encoder itself takes all cores; a cluster takes the views of all cases side by side
+    look = functools.partial(_open_or_forget, root)
+    found = dict(zip(wanted, map_cases(look, wanted, "verify the cache", 1, _in_words, unit="view"), strict=True))
     missing = [key for key, entry in found.items() if entry is None]
     for folder in {cache.entry_folder(root, key).parent for key in missing}:
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
-    description = f"encode ({plan.encoding.encoder})"
-    for key in progress(missing, description, len(missing), "view", _in_words):
-        found[key] = cache.open_entry(root, key)  # by now another process, training another fold, may have made it
-        if found[key] is None:
-            embed_case(root, key, load_case(case_folders[key.case]), source, outside)
-            found[key] = cache.open_entry(root, key)
+    compute = functools.partial(_embed_or_open, root=root, cases=cases, source=source, outside=outside)
+    computed = map_cases(compute, missing, f"encode ({plan.encoding.encoder})", 1, _in_words, unit="view")
+    found.update(zip(missing, computed, strict=True))
     return [entry for entry in found.values() if entry is not None]
+
+
+def _embed_or_open(
+    key: EmbeddingKey, root: Path, cases: Path, source: EncoderSource, outside: int
+) -> cache.CachedEmbedding | None:
+    """Return an entry that was missing; by now another process, training another fold, may have made it."""
+    if (entry := cache.open_entry(root, key)) is not None:
+        return entry
+    embed_case(root, key, load_case(cases / key.case), source, outside)
+    return cache.open_entry(root, key)
 
 
 def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: EncoderSource, outside: int) -> None:

@@ -1,7 +1,7 @@
 """Augmented views of encoder inputs, drawn before the encoder, once, with a seed for each.
 
 The transforms are those that nnU-Net's users know, from batchgenerators. Its random numbers come from two global
-generators (numpy's and Python's); both are seeded for each view and put back afterwards.
+generators (numpy's and Python's); for each view the first is seeded and put back afterwards, the second replaced.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+USERS_OF_RANDOM = ("noise_augmentations", "resample_augmentations", "utils")  # modules of batchgenerators
 
 
 def draw_view(
@@ -28,10 +31,9 @@ def draw_view(
         labels: `(S, S)`.
         rotation: degrees by which it is turned at most, either way.
     """
+    transforms = _transforms(image.shape[-1], rotation)
     with _seeded(seed):
-        drawn = _transforms(image.shape[-1], rotation)(
-            data=image[None].copy(), seg=labels[None, None].astype(np.float32)
-        )
+        drawn = transforms(data=image[None].copy(), seg=labels[None, None].astype(np.float32))
     view = np.clip(drawn["data"][0], 0.0, 1.0).astype(np.float32)
     return view, np.rint(drawn["seg"][0, 0]).astype(labels.dtype)
 
@@ -96,11 +98,18 @@ def _transforms(size: int, rotation: float) -> Callable[..., dict[str, Any]]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    states = np.random.get_state(), random.getstate()
+    """Seed numpy's generator for a while, and give batchgenerators one of Python's for itself.
+
+    Python's own is drawn from by other threads too: those of Dask do so at any time, and the view would be another.
+    """
+    modules = [sys.modules[f"batchgenerators.augmentations.{name}"] for name in USERS_OF_RANDOM]
+    state, own = np.random.get_state(), random.Random(seed)
     np.random.seed(seed)
-    random.seed(seed)
+    for module in modules:
+        vars(module)["random"] = own
     try:
         yield
     finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
+        np.random.set_state(state)
+        for module in modules:
+            vars(module)["random"] = random

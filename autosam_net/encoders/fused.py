@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST_LOGIT = 80.0
-"""Of attention; exp of more than 88 is no float32. Next to a logit of 80 all smaller ones vanish anyhow."""
+"""Of attention, either sign; exp of more than 88 is no float32, and a row of less than -88 would be divided by zero."""
 
 STRIP = 2**13
-"""Pixels of a strip over its stride: with the 256 channels of TinyViT's first stage 4 MiB instead of 32 MiB."""
+"""Pixels of a strip over its stride: 4 MiB with the 256 channels of TinyViT's first stage, not 32 MiB for a slice."""
 
 
 def conv_gelu(conv: nn.Conv2d, features: Tensor) -> Tensor:
@@ -47,12 +47,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """
     if not _fuses(query):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-    weights = torch.matmul(query, key.transpose(-1, -2)).add_(bias).clamp_(max=LARGEST_LOGIT).exp_()
+    weights = torch.matmul(query, key.transpose(-1, -2)).add_(bias).clamp_(-LARGEST_LOGIT, LARGEST_LOGIT).exp_()
     return torch.matmul(weights, value).div_(weights.sum(-1, keepdim=True))
 
 
 def in_strips(function: Callable[[Tensor], Tensor], images: Tensor, stride: int = 1) -> Tensor:
-    """Return a local `function` of images (B, C, H, W), a strip of rows at a time, so that its layers stay small.
+    """Return a local `function` of images (B, C, H, W), a strip of rows at a time: what lies between stays small.
 
     Args:
         function: whose rows depend on no other rows than theirs and their neighbours, as after one 3x3 convolution.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from autosam_net.errors import DatasetError
@@ -19,6 +22,9 @@ CASES_FILE = "cases.csv"
 KEY = ("case", "class")
 METRICS = tuple(field.name for field in dataclasses.fields(ClassMetrics))
 CONFIDENCE = ("agreement", "certainty", "expected_Dice", "expected_mean_Dice", "flag")
+
+WAIT = 20.0  # seconds between two writings of a growing table, at least
+SHARE = 0.02  # of the time, at most, that they may take
 
 Rows = Mapping[tuple[str, str], Mapping[str, Any]]
 """(case, class) -> column -> value; None and what is missing are empty cells."""
@@ -45,18 +51,56 @@ def read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def replace_columns(path: Path, columns: Sequence[str], rows: Rows) -> None:
     """Put the values of whole columns into a table; the other columns stay, and rows without any value go."""
-    kept = {
-        key: {name: value for name, value in row.items() if name not in columns} for key, row in read_rows(path).items()
-    }
-    merged = {key: {**kept.get(key, {}), **rows.get(key, {})} for key in dict.fromkeys([*kept, *rows])}
-    _write(path, {key: row for key, row in merged.items() if key in rows or any(row.values())})
+    with _alone_with(path):
+        kept = {
+            key: {name: value for name, value in row.items() if name not in columns}
+            for key, row in read_rows(path).items()
+        }
+        merged = {key: {**kept.get(key, {}), **rows.get(key, {})} for key in dict.fromkeys([*kept, *rows])}
+        _write(path, {key: row for key, row in merged.items() if key in rows or any(row.values())})
 
 
 def replace_cases(path: Path, rows: Rows) -> None:
     """Put whole cases into a table; the rows of other cases stay."""
     cases = {case for case, _ in rows}
-    kept = {key: row for key, row in read_rows(path).items() if key[0] not in cases}
-    _write(path, {**kept, **rows})
+    with _alone_with(path):
+        kept = {key: row for key, row in read_rows(path).items() if key[0] not in cases}
+        _write(path, {**kept, **rows})
+
+
+class GrowingTable:
+    """A table that cases are put into one after the other, by several processes perhaps.
+
+    It is written now and then, and when it is left, by an error too: with many cases to write it after each would cost
+    more than the cases themselves.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._next = time.monotonic() + WAIT
+
+    def __enter__(self) -> GrowingTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write()
+
+    def add(self, rows: Rows) -> None:
+        """Take in the rows of one case."""
+        self._rows.update(rows)
+        if time.monotonic() > self._next:
+            self._write()
+
+    def _write(self) -> None:
+        start = time.monotonic()
+        if self._rows:
+            replace_cases(self.path, self._rows)
+            self._rows = {}
+        end = time.monotonic()
+        self._next = end + max(WAIT, (end - start) / SHARE)
 
 
 def confidence_rows(
@@ -105,6 +149,16 @@ def number(cell: str, where: str, column: str) -> float | None:
     if value is not None and not math.isfinite(value):
         raise DatasetError(f"{where}: {column} is {cell!r}, expected a number. Remove the file.")
     return value
+
+
+@contextmanager
+def _alone_with(path: Path) -> Iterator[None]:
+    """Keep other processes, of other machines too, from changing a table meanwhile."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
 
 
 def _write(path: Path, rows: Rows) -> None:

@@ -79,9 +79,9 @@ class ConfidenceTally:
         """Add a slice `(outputs, Y, X)`."""
         entropies = _entropies(probabilities, self.labels)
         if self.labels.has_regions:
-            foreground, decided = probabilities, probabilities > 0.5
-            sums = [(own * inside).sum(axis=(1, 2)) for own, inside in ((probabilities, decided), (entropies, decided))]
-            pixels = decided.sum(axis=(1, 2))
+            foreground, inside = probabilities, probabilities > 0.5
+            sums = [(own * inside).sum(axis=(1, 2)) for own in (probabilities, entropies)]
+            pixels = inside.sum(axis=(1, 2))
         else:
             foreground, (decided, largest) = probabilities[1:], _decide(probabilities)
             weights = (largest.ravel(), entropies.ravel())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from autosam_net.imageio import read_label, write_label
 from autosam_net.imageio.dicom import is_series
 from autosam_net.imageio.dicom_seg import write_segmentation
 from autosam_net.parallel import progress
-from autosam_net.preprocessing.geometry import crop, restore, slice_axis_first
+from autosam_net.preprocessing.geometry import cropped_part, restore_slices
 
 
 def label_map(
@@ -32,8 +33,8 @@ def label_map(
     Args:
         largest_only: groups of values of which only the largest connected component is kept.
     """
-    decoded = np.stack([labels.decode(probabilities) for probabilities in slices])
-    return keep_largest(restore(decoded, properties), largest_only)
+    decoded = (labels.decode(probabilities) for probabilities in slices)
+    return keep_largest(restore_slices(decoded, properties, labels.dtype), largest_only)
 
 
 def export_case(
@@ -55,23 +56,31 @@ def export_case(
     if probabilities_path is None:
         decoded = label_map(slices, properties, labels, largest_only)
     else:
+        shape = (labels.outputs, *properties.raw_shape)
         with atomic_file(probabilities_path) as temporary:
-            saved = _saved(slices, temporary, properties, labels)
-            decoded = label_map(saved, properties, labels, largest_only)
+            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            reopen = functools.partial(np.load, temporary, mmap_mode="r+", allow_pickle=False)
+            decoded = label_map(fill_in(reopen, slices, properties, labels), properties, labels, largest_only)
     write_label(path, decoded, properties.geometry)
 
 
-def _saved(
-    slices: Iterable[NDArray[np.float32]], path: Path, properties: CaseProperties, labels: LabelSet
+def fill_in(
+    whole: Callable[[], NDArray[np.float16]],
+    slices: Iterable[NDArray[np.float32]],
+    properties: CaseProperties,
+    labels: LabelSet,
 ) -> Iterator[NDArray[np.float32]]:
-    whole = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(labels.outputs, *properties.raw_shape))
+    """Yield the slices, and put each into its place in an array.
+
+    Args:
+        whole: returns the array, zeros `(outputs, Z, Y, X)` on the raw grid. It is asked for each slice anew: a map of
+            a file that stayed open would come to hold the whole file in memory.
+    """
     if not labels.has_regions:
-        whole[0] = 1.0  # outside the crop everything is background
-    inside = crop(slice_axis_first(whole, properties.slice_axis), properties.crop)
+        whole()[0] = 1.0  # outside the crop everything is background
     for position, probabilities in enumerate(slices):
-        inside[:, position] = probabilities
+        cropped_part(whole(), properties)[:, position] = probabilities
         yield probabilities
-    whole.flush()
 
 
 def refuse_without_series(cases: Sequence[CaseFiles]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,23 +17,24 @@ from torch import nn
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import CaseFiles, dataset_folder_name
 from autosam_net.data.plan import Plan, load_plan
-from autosam_net.data.volume import Geometry, Volume
+from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
-from autosam_net.errors import DatasetError, ModelError, PlanError, UsageError, WeightsError
-from autosam_net.evaluation.case_table import CASES_FILE, confidence_rows, replace_cases
-from autosam_net.evaluation.expected_dice import ExpectedDice, expect, read_expected_dice
+from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
+from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
+from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
-from autosam_net.inference.export import export_case, label_map, refuse_without_series, save_segmentations
+from autosam_net.inference.export import export_case, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
-from autosam_net.inference.predict import probabilities_of_each, slice_probabilities
+from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
 from autosam_net.jsonio import from_json, to_json, write_json
-from autosam_net.parallel import progress
-from autosam_net.paths import Folders, find_folders
+from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
+from autosam_net.parallel import WHOLE, Part, each_case
+from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.registry import suggest
 from autosam_net.training.checkpoint import load_tensors
@@ -66,7 +68,7 @@ class Model:
     """Heads that share an encoder, and the plan that they were trained by.
 
         model = load_model(27, ["cnn"])
-        labels = model.predict_case(array, spacing=(10.0, 1.5, 1.5))
+        labels = segment(array, model, spacing=(10.0, 1.5, 1.5)).labels
 
     Attributes:
         heads: of all folds and configurations; their probabilities are averaged.
@@ -90,30 +92,6 @@ class Model:
         """Return the same model with label maps left as they are predicted."""
         return replace(self, largest_only=())
 
-    def predict_case(self, array: NDArray[np.generic], spacing: Sequence[float]) -> NDArray[np.integer]:
-        """Return the label map of an image in memory, of its spatial shape.
-
-        Args:
-            array: `(Z, Y, X)`, or `(C, Z, Y, X)` with the channels that the model was trained on, or `(Y, X)`.
-            spacing: mm along each spatial axis, in array order.
-
-        Raises:
-            DatasetError: the array has another number of axes or channels, or a voxel is not a finite number.
-        """
-        spatial = len(spacing)
-        if spatial not in (2, 3) or array.ndim not in (spatial, spatial + 1):
-            raise DatasetError(
-                f"array: {array.ndim} axes and {spatial} spacings; give 2 or 3 spacings, one a spatial axis"
-            )
-        volume = array if array.ndim == spatial + 1 else array[None]
-        steps = tuple(float(step) for step in spacing)
-        if spatial == 2:
-            volume, steps = volume[:, None], (1.0, *steps)
-        case = self._preprocess("array", Volume(volume, Geometry(spacing=steps)))  # type: ignore[arg-type]
-        slices = slice_probabilities(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
-        labels = label_map(slices, case.properties, self.plan.label_set, self.largest_only)
-        return labels if spatial == 3 else labels[0]
-
     def predict_folder(
         self,
         inputs: Path | str | Sequence[Path | str],
@@ -122,6 +100,7 @@ class Model:
         skip_existing: bool = False,
         save_uncertainty: bool = False,
         save_dicom_seg: bool = False,
+        part: Part = WHOLE,
     ) -> list[Path]:
         """Predict every case of a folder, file or list of files; return the label maps written, one a case.
 
@@ -131,6 +110,7 @@ class Model:
             inputs: a folder with a DICOM series is a case; see `find_inputs`.
             save_uncertainty: write images of the uncertainty into `uncertainty/` too.
             save_dicom_seg: write `CASE.dcm` too, a DICOM-SEG that refers to the case's series.
+            part: the share of the cases that is predicted.
 
         Raises:
             DatasetError: no inputs, or a case has not the channels that the model was trained on.
@@ -138,7 +118,7 @@ class Model:
             UsageError: a label map would overwrite an image, or a DICOM-SEG is asked for without a series.
         """
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
-        cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
+        cases = part.of(find_inputs([Path(path) for path in paths], len(self.plan.channel_names)))
         folder = Path(output)
         if save_dicom_seg:
             refuse_without_series(cases)
@@ -148,13 +128,18 @@ class Model:
         _refuse_to_overwrite(cases, label_maps)
         for place in (folder, folder / MAPS_FOLDER):
             remove_leftovers(place)
+        told = {case for case, _ in read_rows(folder / CASES_FILE)} if skip_existing else set()
         todo = [
-            (case, files) for case, files in zip(cases, outputs, strict=True) if not (skip_existing and files.exist())
+            (case, files)
+            for case, files in zip(cases, outputs, strict=True)
+            if not (case.name in told and files.exist())
         ]
         if len(todo) < len(cases):
             log.info("%d of %d cases are predicted already", len(cases) - len(todo), len(cases))
-        for case, files in progress(todo, "predict", len(todo), name=lambda entry: entry[0].name):
-            self._predict_file(case, files)
+        with GrowingTable(folder / CASES_FILE) as table:
+            # one process, since the encoder takes all cores; a cluster takes the cases side by side
+            for rows in each_case(self._predict_file, todo, "predict", 1, lambda entry: entry[0].name):
+                table.add(rows)
         if save_dicom_seg:
             save_segmentations(cases, label_maps, self.plan.label_set, skip_existing)
         write_json(folder / "plan.json", self.plan)
@@ -171,26 +156,41 @@ class Model:
             maps={name: folder / MAPS_FOLDER / f"{case.name}_{name}{ending}" for name in maps},
         )
 
-    def _predict_file(self, files: CaseFiles, outputs: PredictionFiles) -> None:
-        case = self._preprocess(files.name, read_case(files.images))
-        slices, labels = self._recorded_slices(case, outputs), self.plan.label_set
+    def _predict_file(self, job: tuple[CaseFiles, PredictionFiles]) -> Rows:
+        """Write the files of a case; return its rows in the table of cases."""
+        files, outputs = job
+        case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
+        demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
+        watch = watch_members(labels, len(self.heads), outputs.maps)
+        slices = watch.means(self.members(case))
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
-
-    def _recorded_slices(self, case: PreprocessedCase, outputs: PredictionFiles) -> Iterator[NDArray[np.float32]]:
-        """Yield the slices' probabilities; after the last, before the label map, write what they say of themselves."""
-        watch = watch_members(self.plan.label_set, len(self.heads), outputs.maps)
-        yield from watch.means(self._members(case))
         watch.write_maps(outputs.maps, case.properties)
         members = watch.confidences()
-        expected, bad = expect(list(zip(self.expected_dice or [None] * len(members), members, strict=True)))
-        rows = confidence_rows(case.properties.name, mean_confidences(members), expected, bad)
-        replace_cases(outputs.label.parent / CASES_FILE, rows)
+        return confidence_rows(case.properties.name, mean_confidences(members), *self.expect(members))
 
-    def _preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
+    def _prediction_mib(self, case: PreprocessedCase) -> float:
+        properties, outputs = case.properties, self.plan.label_set.outputs * len(self.heads)
+        plane, measured = math.prod(properties.cropped_shape[1:]), self.plan.estimates.get("encode")
+        encoding = ENCODING_MIB if measured is None else measured.memory_mib or ENCODING_MIB
+        return prediction_mib(
+            math.prod(properties.raw_shape), len(case.image), case.image.size, plane * outputs, encoding
+        )
+
+    def preprocess(self, name: str, volume: Volume) -> PreprocessedCase:
+        """Return an image as the plan wants it.
+
+        Raises:
+            DatasetError: it has not the channels that the model was trained on, or a voxel is not a finite number.
+        """
         return preprocess_case(name, volume, None, self.plan.preprocessing)
 
-    def _members(self, case: PreprocessedCase) -> Iterator[tuple[NDArray[np.float32], ...]]:
+    def members(self, case: PreprocessedCase) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the cropped raw grid."""
         return probabilities_of_each(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
+
+    def expect(self, confidences: Sequence[Confidences]) -> tuple[Dice, bool | None]:
+        """Return class -> expected Dice by the heads' confidences, and whether the prediction counts as bad."""
+        return expect(list(zip(self.expected_dice or [None] * len(confidences), confidences, strict=True)))
 
 
 def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:
@@ -200,27 +200,6 @@ def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) ->
             raise UsageError(f"{target}: would lie among the slices of a series. Choose another folder for output.")
         if target.resolve() in images:
             raise UsageError(f"{target}: the label map would overwrite the image. Choose another folder for output.")
-
-
-def load_model(
-    dataset: int | str,
-    configurations: Sequence[str] | None = None,
-    folds: Sequence[str] | None = None,
-    device: str = "cpu",
-    folders: Folders | None = None,
-) -> Model:
-    """Return the model of a data set, ready to predict.
-
-    Args:
-        configurations: names of model folders (`cnn`, `vit_labelled1_seed0`); several are averaged. If None, what
-            `autosam_find_best_configuration` chose, with its folds and post-processing; else the only one.
-        folds: of those trained; all if None.
-
-    Raises:
-        ModelError: no model, or more than one, fits, or models changed since the best were chosen.
-    """
-    models = models_of(dataset, folders or find_folders())
-    return load_chosen_models(models, configurations, folds, device, models[0].path.parent.name)
 
 
 def load_chosen_models(

@@ -13,7 +13,7 @@ from autosam_net.data.case import CaseProperties
 from autosam_net.data.labels import LabelSet
 from autosam_net.evaluation.confidence import Confidence, ConfidenceTally, disagreement, entropy
 from autosam_net.imageio import write_fractions
-from autosam_net.preprocessing.geometry import restore
+from autosam_net.preprocessing.geometry import restore_slices
 
 MAPS_FOLDER = "uncertainty"  # not beside the label maps, where a map would be taken for one
 
@@ -51,7 +51,7 @@ class Watch:
     def write_maps(self, paths: Mapping[str, Path], properties: CaseProperties) -> None:
         """Write the maps on the raw grid, 0 outside the crop, with the raw image's geometry."""
         for name, planes in self.maps.items():
-            write_fractions(paths[name], restore(np.stack(planes), properties), properties.geometry)
+            write_fractions(paths[name], restore_slices(planes, properties, np.float16), properties.geometry)
 
 
 def watch_members(labels: LabelSet, members: int, maps: Iterable[str] = ()) -> Watch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from autosam_net.data.case import CaseProperties
 
@@ -29,17 +30,19 @@ def crop_box(array: NDArray[np.generic]) -> Box:
     Borders that an earlier step filled with a constant (air, zero after skull stripping, the black surround of an
     ultrasound fan) need no encoding. A constant image is kept whole.
     """
-    occupied = np.zeros(array.shape[1:], bool)
+    occupied = [np.zeros(length, bool) for length in array.shape[1:]]
     for channel in array:
-        occupied |= channel > channel.min()
-    if not occupied.any():
+        lowest = channel.min()
+        for position, plane in enumerate(channel):  # a mask of the whole volume would cost a quarter of its memory
+            above = plane > lowest
+            occupied[0][position] |= above.any()
+            occupied[1] |= above.any(axis=1)
+            occupied[2] |= above.any(axis=0)
+    if not occupied[0].any():
         _, depth, height, width = array.shape
         return (0, depth), (0, height), (0, width)
-    box = []
-    for axis in range(3):
-        positions = np.flatnonzero(occupied.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append((int(positions[0]), int(positions[-1]) + 1))
-    return box[0], box[1], box[2]
+    z, y, x = ((int(np.argmax(part)), len(part) - int(np.argmax(part[::-1]))) for part in occupied)
+    return z, y, x
 
 
 def crop(array: NDArray[Scalar], box: Box) -> NDArray[Scalar]:
@@ -84,7 +87,19 @@ def resize_labels(labels: NDArray[np.integer], shape: tuple[int, int]) -> NDArra
 
 def restore(array: NDArray[Scalar], properties: CaseProperties) -> NDArray[Scalar]:
     """Return `(..., Z, Y, X)` on the cropped grid (slice axis first) put back on the raw grid, 0 outside the crop."""
-    slices_first = slice_axis_first(np.empty(properties.raw_shape, np.bool_), properties.slice_axis).shape
-    whole = np.zeros((*array.shape[:-3], *slices_first), array.dtype)
-    crop(whole, properties.crop)[...] = array
-    return slice_axis_back(whole, properties.slice_axis)
+    whole = np.zeros((*array.shape[:-3], *properties.raw_shape), array.dtype)
+    cropped_part(whole, properties)[...] = array
+    return whole
+
+
+def restore_slices(slices: Iterable[NDArray[Scalar]], properties: CaseProperties, dtype: DTypeLike) -> NDArray[Scalar]:
+    """Return the slices `(Y, X)` of the cropped grid on the raw grid `(Z, Y, X)`; nothing else is held of them."""
+    whole = np.zeros(properties.raw_shape, dtype)
+    for target, plane in zip(cropped_part(whole, properties), slices, strict=True):
+        target[...] = plane
+    return whole
+
+
+def cropped_part(whole: NDArray[Scalar], properties: CaseProperties) -> NDArray[Scalar]:
+    """Return of `(..., Z, Y, X)` on the raw grid what lies inside the crop, slice axis first, a view."""
+    return crop(slice_axis_first(whole, properties.slice_axis), properties.crop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +44,18 @@ def min_max_window(channel: NDArray[np.generic], settings: Normalization) -> tup
 
 
 def normalize(channel: NDArray[np.generic], settings: Normalization) -> NDArray[np.float32]:
-    """Return one channel `(Z, Y, X)` scaled and clipped to [0, 1]; a constant channel becomes 0.
+    """Return one channel `(Z, Y, X)` scaled and clipped to [0, 1]; a constant channel becomes 0."""
+    return np.stack(list(normalized_planes(channel, settings)))
 
-    Computed in float64, since intensities can exceed 10^6, and plane by plane, since that doubles the memory.
+
+def normalized_planes(channel: NDArray[np.generic], settings: Normalization) -> Iterator[NDArray[np.float32]]:
+    """Yield the planes `(Y, X)` of `normalize`, one at a time.
+
+    Computed in float64, since intensities can exceed 10^6, which would double the memory of a whole channel.
     """
     lower, upper = NORMALIZATIONS.get(settings.name)(channel, settings)
-    normalized = np.zeros(channel.shape, np.float32)
-    if lower < upper:
-        for target, plane in zip(normalized, channel, strict=True):
-            target[...] = np.clip((plane.astype(np.float64) - lower) / (upper - lower), 0.0, 1.0)
-    return normalized
+    for plane in channel:
+        if lower < upper:
+            yield np.clip((plane.astype(np.float64) - lower) / (upper - lower), 0.0, 1.0).astype(np.float32)
+        else:
+            yield np.zeros(plane.shape, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from autosam_net.errors import AutosamError, DatasetError, PlanError
 from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files
 from autosam_net.imageio import read_case, read_label
 from autosam_net.jsonio import load, write_json
-from autosam_net.parallel import map_cases
+from autosam_net.memory import case_mib, demand_memory
+from autosam_net.parallel import WHOLE, Part, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing import geometry
-from autosam_net.preprocessing.normalization import normalize
+from autosam_net.preprocessing.normalization import normalized_planes
 
 PREPROCESSING_VERSION = 1  # to be raised when the same settings give other arrays
 
@@ -51,7 +53,8 @@ def preprocess_case(
             f"{name}: the image has {len(image.array)} channels, the plan was made for {len(settings.normalizations)}. "
             "Give each channel as a file (CASE_0000, CASE_0001 ...), or all in one file; each time frame is a case."
         )
-    if not np.isfinite(image.array).all():
+    demand_memory(f"{name}: preprocessing", case_mib(math.prod(image.shape), len(image.array), labels is not None))
+    if not all(np.isfinite(plane).all() for channel in image.array for plane in channel):
         raise DatasetError(f"{name}: the image has voxels that are NaN or infinite. Replace them.")
     array = geometry.slice_axis_first(image.array, settings.slice_axis)
     box = geometry.crop_box(array)
@@ -59,8 +62,9 @@ def preprocess_case(
     spacing = [step for axis, step in enumerate(image.geometry.spacing) if axis != settings.slice_axis]
     plane = geometry.plane_shape(array.shape[2:], (spacing[0], spacing[1]), settings.spacing)
     normalized = np.empty((*array.shape[:2], *plane), np.float32)
-    for target, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
-        target[...] = geometry.resize_planes(normalize(channel, normalization), plane)
+    for volume, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
+        for target, pixels in zip(volume, normalized_planes(channel, normalization), strict=True):
+            target[...] = geometry.resize_planes(pixels[None], plane)[0]
     if labels is not None:
         labels = geometry.crop(geometry.slice_axis_first(labels, settings.slice_axis), box)
         labels = geometry.resize_labels(labels, plane).astype(np.min_scalar_type(labels.max()))
@@ -71,12 +75,22 @@ def preprocess_case(
 
 
 def preprocess_dataset(
-    dataset: DatasetSpec, plan: Plan, folders: Folders | None = None, workers: int | None = None
+    dataset: DatasetSpec,
+    plan: Plan,
+    folders: Folders | None = None,
+    workers: int | None = None,
+    part: Part = WHOLE,
+    memory_mib: float = 0.0,
 ) -> list[CaseProperties]:
     """Preprocess all cases of a data set in parallel; return the properties of the labelled, then of the unlabelled.
 
     A case whose files and settings are those of an earlier run is left alone; each appears whole or not at all;
     what belongs to cases that no longer exist is removed.
+
+    Args:
+        workers: processes; all cores if None.
+        part: the share of the cases that is done.
+        memory_mib: of main memory that the largest case needs, by which processes are left out if it is short.
 
     Raises:
         DatasetError: a case has no image, no label map, or another number of channels than planned, or an unlabelled
@@ -90,9 +104,9 @@ def preprocess_dataset(
     names = {case.name for case in cases}
     for folder in root.iterdir():
         if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another part may do the same
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
-    return map_cases(work, cases, "preprocess", workers, lambda case: case.name)
+    return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory_mib)
 
 
 def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:

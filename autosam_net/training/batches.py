@@ -10,6 +10,7 @@ import torch
 
 from autosam_net.data.labels import LabelSet
 from autosam_net.embedding.cache import CachedEmbedding
+from autosam_net.parallel import WHOLE, Part
 
 FOREGROUND_SHARE = 0.67
 """Share of a batch drawn for a class, each class alike, so that a class in few slices is not drowned."""
@@ -18,8 +19,13 @@ FOREGROUND_SHARE = 0.67
 class BatchSource(Protocol):
     """Where training takes its batches from; embeddings from the cache, or one day slices encoded on the fly."""
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings `(B, C, h, w)` float32 and label values `(B, S, S)` uint8 or int32."""
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return embeddings `(B, C, h, w)` float32 and label values `(B, S, S)` uint8 or int32.
+
+        Args:
+            size: of the whole batch, which the same generator draws alike in every process.
+            share: what is read and returned of it.
+        """
 
 
 class CachedBatches:
@@ -35,9 +41,9 @@ class CachedBatches:
         ]
         self.rows_of_target = [np.array(rows) for rows in by_target if rows]
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a random batch; see `BatchSource`."""
-        drawn = [self.rows[self._draw_row(rng)] for _ in range(size)]
+        drawn = share.of([self.rows[self._draw_row(rng)] for _ in range(size)])
         embeddings = np.stack([self.entries[entry].embedding.row(row) for entry, row in drawn])
         labels = np.stack([self.entries[entry].labels.row(row) for entry, row in drawn])
         if labels.dtype != np.uint8:

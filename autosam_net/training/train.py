@@ -26,6 +26,7 @@ from autosam_net.errors import ModelError
 from autosam_net.files import sha256_of_files
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import to_json, write_json
+from autosam_net.parallel import WHOLE
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
@@ -43,6 +44,7 @@ from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
+from autosam_net.training.team import Team, this_team
 from autosam_net.training.unlabelled import (
     RATE,
     Lessons,
@@ -75,6 +77,7 @@ class _Run:
     digest: str
     deadline: float
     lessons: Lessons | None
+    team: Team
 
     @property
     def mixed_precision(self) -> bool:
@@ -101,6 +104,8 @@ def train_head(
 ) -> Path:
     """Train a head on one fold and return the fold's folder; what the embedding cache lacks is encoded first.
 
+    In a process group of torch (see `team`) all its processes must call this; the first one writes.
+
     Args:
         configuration: a name in the plan, such as "cnn".
         fold: 0 .. 4, or "all" for no validation part.
@@ -110,10 +115,10 @@ def train_head(
     Raises:
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
         PlanError: the configuration is not in the plan, a case is not preprocessed, or this fold was trained before.
-        UsageError: there is no such fold, or not so many patients.
+        UsageError: there is no such fold, or not so many patients, or the processes cannot share a batch.
         WeightsError: the encoder's weights are missing.
     """
-    begin = time.monotonic()
+    begin, team = time.monotonic(), this_team()
     options, folders = options or TrainingOptions(), folders or find_folders()
     assert (lessons is not None) == options.unlabelled, "unlabelled cases teach by pseudo-labels"
     plan = plan.for_configuration(configuration)
@@ -123,17 +128,22 @@ def train_head(
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-    folder = prepare_fold(model, str(fold), plan, options)
+    team.check_batch(settings.batch_size)
+    folder = prepare_fold(model, str(fold), plan, options) if team.leads else model.fold(str(fold))
+    team.wait()
     if (folder / "model.safetensors").exists():
         log.info("%s: already trained (--overwrite trains it anew)", folder)
         return folder
     source = EncoderSource(plan.encoding, options.device)
     deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
     digest = _digest(plan, settings, options, records, lessons)
-    run = _Run(plan, settings, options, folder, source, digest, deadline, lessons)
+    run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, team)
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
+    if team.share != WHOLE:
+        embed_dataset(dataset, plan, folders, team.share.of(split.train), views, options.device)
+        team.wait()
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
@@ -143,9 +153,13 @@ def train_head(
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
+    if not team.leads:  # dropout of its own; the first process's is that of a process alone
+        torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
     _optimize(run, state, CachedBatches(entries, plan.label_set), more)
-    write_json(folder / "run.json", _manifest(run, split, views, state, encoded - begin))
-    _save_model(run, state)  # last: where it lies, the fold counts as trained
+    if team.leads:
+        write_json(folder / "run.json", _manifest(run, split, views, state, encoded - begin))
+        _save_model(run, state)  # last: where it lies, the fold counts as trained
+    team.wait()
     return folder
 
 
@@ -180,20 +194,21 @@ def _digest(
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
-    state.head.train()
+    team, head = run.team, run.team.wrapped(state.head.train())
     clock = time.monotonic()
     with StopRequest() as stop:
         while state.iteration < state.epochs * settings.iterations:
             rate = learning_rate(state.iteration, state.epochs * settings.iterations, run.learning_rate)
             rng = np.random.default_rng([run.options.seed, state.iteration])
-            embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size))
+            embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size, team.share))
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
-                logits = state.head(embedding)
+                logits = head(embedding)
+            logits, labels = team.gathered(logits), team.gathered(labels)
             loss = loss_function(logits, labels)
             if unlabelled is not None:
                 seen, taught = (part.to(device) for part in unlabelled.draw(rng, settings.batch_size))
                 loss = loss + unlabelled_loss(state.head, seen, taught, loss_function, rng, run.mixed_precision)
-            _step(state, loss, rate)
+            _step(state, team.scaled(loss), rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
             )
@@ -201,8 +216,9 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
             state.seconds += clock - before
             if state.iteration % settings.iterations == 0:
                 _finish_epoch(run, state, rate)
+            stop.signal_number = team.agreed(stop.signal_number or 0, max) or None  # they stop after the same iteration
             if stop.signal_number is not None:
-                save_checkpoint(run.checkpoint, state, run.digest)
+                _save_checkpoint(run, state)
                 log.warning("%s: saved after iteration %d; go on with --continue", run.folder, state.iteration)
                 stop.raise_if_requested()
         stop.raise_if_requested()  # between the last iteration and here
@@ -242,16 +258,22 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
     state.log.append({name: round(value, 6) for name, value in row.items()})
     state.sums.clear()
     if run.deadline < math.inf:
-        affordable = done + max(0, int((run.deadline - time.monotonic()) / spent))
+        affordable = run.team.agreed(done + max(0, int((run.deadline - time.monotonic()) / spent)), min)
         if affordable < state.epochs:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
-    save_checkpoint(run.checkpoint, state, run.digest)
-    write_log(run.folder, state.log)
+    _save_checkpoint(run, state)
+    if run.team.leads:
+        write_log(run.folder, state.log)
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
         *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
     )
+
+
+def _save_checkpoint(run: _Run, state: TrainingState) -> None:
+    if run.team.leads:
+        save_checkpoint(run.checkpoint, state, run.digest)
 
 
 def _initial_state(run: _Run, epochs: int) -> TrainingState:
@@ -304,6 +326,7 @@ def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encodin
         "encoder": run.source.encoder.name,
         "encoder_sha256": run.source.encoder.weights_sha256,
         "precision": run.source.precision,
+        "processes": run.team.share.count,
         "epochs": state.epochs,
         "iterations": state.iteration,
         "seconds": {"encoding": round(encoding_seconds, 1), "training": round(state.seconds, 1)},

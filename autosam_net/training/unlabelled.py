@@ -22,6 +22,7 @@ from torch.nn import functional
 from autosam_net.data.labels import LabelSet
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.poses import put
+from autosam_net.parallel import WHOLE, Part
 from autosam_net.preprocessing.slices import TileGrid, label_inputs
 from autosam_net.training.losses import SegmentationLoss
 
@@ -74,10 +75,10 @@ class PseudoLabelledBatches:
         self.rows = [(case, row) for case in cases for row in range(len(case.labels) * len(case.grid.origins))]
         self.poses = list(cases[0].entries)
 
-    def draw(self, rng: np.random.Generator, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return embeddings `(size, C, h, w)` float32 and label values `(size, S, S)` int64."""
-        drawn = [self.rows[index] for index in rng.integers(len(self.rows), size=size)]
-        poses = [self.poses[index] for index in rng.integers(len(self.poses), size=size)]
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return embeddings `(size, C, h, w)` float32 and label values `(size, S, S)` int64; see `BatchSource`."""
+        drawn = share.of([self.rows[index] for index in rng.integers(len(self.rows), size=size)])
+        poses = share.of([self.poses[index] for index in rng.integers(len(self.poses), size=size)])
         embeddings = [case.entries[pose].embedding.row(row) for (case, row), pose in zip(drawn, poses, strict=True)]
         labels = [
             put(label_inputs(case.labels, case.grid, [row], self.unknown)[0], pose)

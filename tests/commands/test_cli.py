@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from autosam_net import parallel
-from autosam_net.commands.cli import log, new_parser, run
+from autosam_net.commands.cli import add_parts, add_resources, log, new_parser, part_of, run
 from autosam_net.errors import DatasetError
 
 
@@ -108,3 +108,22 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         new_parser("for tests").parse_args(["--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out.startswith("autosam_net ")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--workers", "0"], "--workers 0: give 1 or more"),
+        (["--max-memory", "0"], "--max-memory 0: give a number above 0, in GiB"),
+        (["--engine", "dask"], "--engine dask and --scheduler ADDRESS go together"),
+        (["--scheduler", "tcp://here:1"], "--engine dask and --scheduler ADDRESS go together"),
+        (["--num-parts", "2", "--part-id", "2"], "--part-id 2 of --num-parts 2: give 0 to 1"),
+        (["--part-id", "-1"], "--part-id -1 of --num-parts 1: give 0 to 0"),
+    ],
+)
+def test_resources_that_cannot_be_are_refused(words: list[str], reason: str, capsys) -> None:
+    parser = new_parser("for tests")
+    add_parts(parser)
+    add_resources(parser)
+    assert run(lambda arguments: print(part_of(arguments)), parser, words) == 2
+    assert reason in capsys.readouterr().err

@@ -30,7 +30,7 @@ def test_folds() -> None:
         (["900", "cnn", "0", "--epochs", "0"], "--epochs 0: give a number above 0"),
         (["900", "cnn", "0", "--labelled", "99"], "--labelled 99: this fold trains on 4 patients"),
         (["900", "cnn", "0", "--unlabelled"], "--unlabelled: all patients of this fold are labelled"),
-        (["900", "cnn", "0", "--device", "cudda"], "--device cudda: cannot be used"),
+        (["900", "cnn", "0", "--device", "cudda"], "device cudda: cannot be used"),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(

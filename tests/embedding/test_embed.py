@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -91,3 +92,30 @@ def test_what_another_process_has_made_meanwhile_is_taken(prepared: Prepared, mo
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:
     with pytest.raises(PlanError, match="patient99: not preprocessed"):
         embed_dataset(prepared.dataset, prepared.plan, prepared.folders, ["patient99"])
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = EncoderSource(prepared.plan.encoding, "cpu")
+    inputs = np.random.default_rng(0).random((7, 3, 64, 64), np.float32)
+    whole, sizes = source.encode(inputs), []
+    plain_forward = source.encoder.forward
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return plain_forward(images)
+
+    monkeypatch.setattr(source.encoder, "forward", forward)
+    torch.testing.assert_close(source.encode(inputs), whole, atol=1e-2, rtol=1e-2)
+    assert sizes[:2] == [7, 4] and max(sizes[2:]) <= 3
+    monkeypatch.setattr(source.encoder, "forward", lambda images: forward(images.repeat(3, 1, 1, 1)))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        source.encode(inputs)
+
+
+def test_a_source_travels_without_its_encoder_and_keeps_its_precision(prepared: Prepared) -> None:
+    source = EncoderSource(prepared.plan.encoding, "cpu", "bfloat16")
+    assert source.encoder is source.encoder
+    there = copy.copy(source)  # as pickling does it
+    assert there == source and "encoder" not in vars(there) and there.precision == "bfloat16"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 
 from autosam_net.embedding.views import draw_view, view_seed
 
@@ -63,3 +64,19 @@ def tilt(labels: np.ndarray) -> float:
     """Return the direction from label 1 to label 2 in degrees."""
     step = np.argwhere(labels == 2).mean(axis=0) - np.argwhere(labels == 1).mean(axis=0)
     return float(np.degrees(np.arctan2(*step)))
+
+
+def test_other_threads_that_draw_random_numbers_change_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, labels = np.random.default_rng(0).random((3, 64, 64), np.float32), np.zeros((64, 64), np.uint8)
+    undisturbed = [draw_view(image, labels, seed, 30.0)[0] for seed in range(12)]
+    plain_uniform = np.random.uniform
+
+    def uniform(*bounds):
+        random.random()  # as a thread of Dask may do at this moment
+        return plain_uniform(*bounds)
+
+    monkeypatch.setattr(np.random, "uniform", uniform)
+    before = random.getstate()
+    disturbed = [draw_view(image, labels, seed, 30.0)[0] for seed in range(12)]
+    assert random.getstate() != before, "the views draw no number from numpy's uniform"
+    np.testing.assert_array_equal(disturbed, undisturbed)

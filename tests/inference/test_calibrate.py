@@ -16,7 +16,7 @@ from autosam_net.evaluation.case_table import CONFIDENCE, read_rows
 from autosam_net.evaluation.expected_dice import read_expected_dice
 from autosam_net.imageio import read_image
 from autosam_net.inference.calibrate import calibrate, has_confidences
-from autosam_net.inference.model import load_model
+from autosam_net.inference.load import load_model
 from autosam_net.inference.validate import train_and_validate
 from autosam_net.paths import Folders
 from autosam_net.training.run import ModelFolder, TrainingOptions

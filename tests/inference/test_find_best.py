@@ -13,10 +13,11 @@ from autosam_net.data.dataset import training_cases
 from autosam_net.errors import ModelError
 from autosam_net.evaluation import selection
 from autosam_net.evaluation.postprocessing import keep_largest
-from autosam_net.imageio import read_image, read_label
+from autosam_net.imageio import read_label
 from autosam_net.inference.best import Best, read_best
 from autosam_net.inference.find_best import find_best_configuration, instructions
-from autosam_net.inference.model import load_model
+from autosam_net.inference.load import load_model
+from autosam_net.inference.segment import segment
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 from autosam_net.training.checkpoint import load_tensors, save_tensors
@@ -105,20 +106,17 @@ def test_models_follow_the_choice_unless_told_otherwise(prepared: Prepared, chan
     assert len(load_model(900, folds=["1"], folders=changeable).heads) == 2
     named = load_model(900, ["linear", "cnn"], folders=changeable)
     assert len(named.heads) == 4 and named.largest_only == ()
-    image = read_image(training_cases(prepared.dataset)[0].images[0])
-    plain, finished = (one.predict_case(image.array[0], image.geometry.spacing) for one in (named, model))
+    file = training_cases(prepared.dataset)[0].images[0]
+    plain, finished = (segment(file, one).labels for one in (named, model))
     np.testing.assert_array_equal(finished, keep_largest(plain, [[1], [2], [3]]))
-    untouched = model.without_postprocessing().predict_case(image.array[0], image.geometry.spacing)
-    np.testing.assert_array_equal(untouched, plain)
+    np.testing.assert_array_equal(segment(file, model.without_postprocessing()).labels, plain)
 
 
 def test_files_are_post_processed_as_arrays_are(prepared: Prepared, changeable: Folders, best: Best) -> None:
     model = load_model(900, folders=changeable)
     file = training_cases(prepared.dataset)[0].images[0]
     (written,) = model.predict_folder(file, changeable.results.parent / "out", save_probabilities=True)
-    image = read_image(file)
-    in_memory = model.predict_case(image.array[0], image.geometry.spacing)
-    np.testing.assert_array_equal(read_label(written).array[0], in_memory)
+    np.testing.assert_array_equal(read_label(written).array[0], segment(file, model).labels)
 
 
 def test_a_choice_of_other_models_is_refused(prepared: Prepared, changeable: Folders, best: Best) -> None:

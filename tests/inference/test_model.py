@@ -18,7 +18,9 @@ from autosam_net.errors import DatasetError, ImageFileError, ModelError, UsageEr
 from autosam_net.imageio import read_image, read_label
 from autosam_net.imageio.dicom import read_slices
 from autosam_net.imageio.dicom_seg import read_segments
-from autosam_net.inference.model import Model, load_model
+from autosam_net.inference.load import load_model
+from autosam_net.inference.model import Model
+from autosam_net.inference.segment import segment
 from autosam_net.inference.validate import train_and_validate, validate_fold
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
@@ -78,13 +80,9 @@ def test_folder_file_and_array_give_the_same_labels(prepared: Prepared, model: M
     assert labels.geometry == volume.geometry
     assert labels.shape == volume.shape
     assert set(np.unique(labels.array)) <= {0, 1, 2, 3}
-    in_memory = model.predict_case(volume.array[0], volume.geometry.spacing)
-    np.testing.assert_array_equal(in_memory, labels.array[0])
-
-
-def test_a_plane_is_predicted_as_a_plane(model: Model) -> None:
-    plane = np.random.default_rng(0).random((90, 70))
-    assert model.predict_case(plane, (1.5, 1.5)).shape == (90, 70)
+    in_memory = segment(volume.array[0], model, volume.geometry.spacing)
+    for result in (in_memory, *(segment(image, model) for image in (file, [str(file)], volume))):
+        np.testing.assert_array_equal(result.labels, labels.array[0])
 
 
 def test_predicting_goes_on_where_it_stopped(prepared: Prepared, model: Model, tmp_path: Path) -> None:
@@ -188,12 +186,10 @@ def test_saved_probabilities_agree_with_the_labels(prepared: Prepared, model: Mo
 
 
 def test_bad_arrays_and_files_are_refused(model: Model, tmp_path: Path, prepared: Prepared) -> None:
-    with pytest.raises(DatasetError, match="give 2 or 3 spacings"):
-        model.predict_case(np.zeros((4, 4, 4, 4, 4)), (1, 1, 1))
     with pytest.raises(DatasetError, match="2 channels, the plan was made for 1"):
-        model.predict_case(np.zeros((2, 4, 4, 4)), (1, 1, 1))
+        segment(np.zeros((2, 4, 4, 4)), model, (1, 1, 1))
     with pytest.raises(DatasetError, match="NaN or infinite"):
-        model.predict_case(np.full((4, 4, 4), np.nan), (1, 1, 1))
+        segment(np.full((4, 4, 4), np.nan), model, (1, 1, 1))
     broken = tmp_path / "in" / "broken_0000.nii.gz"
     broken.parent.mkdir()
     broken.write_bytes(images(prepared)[0].read_bytes()[:2000])

@@ -17,7 +17,8 @@ from autosam_net.encoders.encoder import load_encoder
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.heads.head import build_head
 from autosam_net.inference import onnx_graph
-from autosam_net.inference.model import Model, load_model
+from autosam_net.inference.load import load_model
+from autosam_net.inference.model import Model
 from autosam_net.inference.onnx_graph import TOLERANCE, LogitsGraph, export_onnx
 from autosam_net.jsonio import from_json
 from autosam_net.paths import Folders

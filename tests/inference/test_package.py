@@ -16,9 +16,10 @@ from autosam_net.evaluation import selection
 from autosam_net.inference import package
 from autosam_net.inference.best import read_best
 from autosam_net.inference.find_best import find_best_configuration
-from autosam_net.inference.model import load_model
+from autosam_net.inference.load import load_model
 from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.package import export_model, install_model, load_model_zip
+from autosam_net.inference.segment import segment
 from autosam_net.jsonio import from_json, to_json, write_json
 from autosam_net.paths import Folders, find_folders
 from autosam_net.training.run import ModelFolder
@@ -78,9 +79,9 @@ def test_from_zip_and_installed_it_predicts_as_at_home(
     assert [model.path.name for model in models] == ["cnn", "linear"]
     installed = load_model(900, ["cnn", "linear"], folders=elsewhere)
     assert len(from_zip.heads) == len(installed.heads) == 4
-    expected = at_home.predict_case(SCAN, SPACING)
+    expected = segment(SCAN, at_home, SPACING).labels
     for model in (from_zip, installed):
-        np.testing.assert_array_equal(model.predict_case(SCAN, SPACING), expected)
+        np.testing.assert_array_equal(segment(SCAN, model, SPACING).labels, expected)
     assert len(load_model_zip(tmp_path / "m.zip", ["1"], weights=tiny_weights).heads) == 2
 
 
