@@ -77,8 +77,8 @@ def _plan_all(arguments: argparse.Namespace) -> None:
 
 def _do_part(job: _Job, part: Part) -> None:
     """Measure, or else preprocess by the plan that there is, a share of the cases; the plan is made for all of them."""
-    from autosam_net.data.plan import load_plan
     from autosam_net.preprocessing.preprocess import preprocess_dataset
+    from autosam_net.training.check_plan import load_checked_plan
     from planning.extract_fingerprint import measure_part
 
     share = f"part {part.index} of {part.count}"
@@ -88,7 +88,7 @@ def _do_part(job: _Job, part: Part) -> None:
         return
     if job.arguments.plan_only:
         raise UsageError("--plan-only: a plan is made for all cases. Leave --num-parts and --part-id out.")
-    plan = load_plan(job.folder / "plan.json")
+    plan = load_checked_plan(job.folder / "plan.json")
     cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers, part)
     print(f"{job.dataset.name}: {share}: preprocessed {len(cases)} cases in {job.folder}")
 

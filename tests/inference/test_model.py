@@ -239,6 +239,15 @@ def test_a_plan_that_was_edited_after_training_is_refused(prepared: Prepared, mo
         load_model(900, ["cnn"], folders=moved)
 
 
+def test_a_forged_setting_takes_no_memory(prepared: Prepared, moved: Folders) -> None:
+    file = moved.results / prepared.dataset.name / "cnn" / "fold_0" / "model.safetensors"
+    tensors, metadata = load_tensors(file)
+    file.with_name("run.json").unlink()
+    save_tensors(file, tensors, {**metadata, "settings": {"width": float(2**24)}})
+    with pytest.raises(ModelError, match=r"model.safetensors: not the weights of a cnn head"):
+        load_model(900, ["cnn"], folders=moved)
+
+
 def test_models_of_different_plans_do_not_predict_together(prepared: Prepared, moved: Folders) -> None:
     other = replace(prepared.plan, encoding=replace(prepared.plan.encoding, overlap=0.5))
     rewrite_plan(prepared, moved, other, "linear")
