@@ -21,10 +21,10 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
         OSError: with its reason.
     """
     with path.open("wb") as file:
-        np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)  # type: ignore[arg-type]
+        np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
-def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[Any]]:
     """Return a new array on disk, mapped into memory, its space reserved: else a full disk kills by a signal.
 
     Raises:

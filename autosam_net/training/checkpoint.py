@@ -117,7 +117,7 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, A
     digest = hashlib.sha256(canonical(metadata).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(canonical([name, str(tensor.dtype), tuple(tensor.shape)]).encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from autosam_net.commands import checks
 from autosam_net.commands.doctor import main
@@ -113,6 +115,50 @@ def test_little_memory_and_idle_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = checks.check_device("cudda")
     assert finding.state == "problem" and "--device cpu" in (finding.cure or "")
+
+
+def test_folders_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.os, "access", lambda *_: False)
+    assert "no permission to write" in checks.check_folder("results", tmp_path, "--root").found
+    finding = checks.check_folder("raw", tmp_path, "--root")
+    assert finding.state == "problem" and "no permission to read" in finding.found
+
+
+def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "choose_device", lambda _: "cpu")
+    monkeypatch.setattr(checks.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    finding = checks.check_device("auto")
+    assert finding.state == "warning" and "build of torch for your CUDA driver" in (finding.cure or "")
+    assert checks.check_device("cpu").state == "ok"  # as was asked for
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "found"),
+    [
+        ((60.0, (1, 2, 256, 256)), "warning", "one slice of 256 px encoded and segmented in 60.00 s"),
+        (RuntimeError("the result has numbers that are not finite"), "problem", "not finite"),
+    ],
+)
+def test_a_self_test_that_is_slow_or_wrong(
+    monkeypatch: pytest.MonkeyPatch, outcome: Exception | tuple, state: str, found: str
+) -> None:
+    def answer(*_: object) -> tuple:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(checks, "_encode_and_segment", answer)
+    finding = checks.check_work("cpu", "lite_medsam")
+    assert finding.state == state and found in finding.found
+
+
+def test_the_self_test_takes_two_seconds_of_work() -> None:
+    import autosam_net.encoders.encoder  # what every command that computes imports is not counted
+    import autosam_net.heads  # noqa: F401
+
+    begin = time.process_time()  # not of the clock: a busy machine is no mistake
+    assert checks.check_work("cpu", "lite_medsam").state != "problem"
+    assert time.process_time() - begin < 2 * max(1, torch.get_num_threads())  # measured: 0.9 to 1.1 with one thread
 
 
 def test_raw_data_are_counted(prepared, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from autosam_net.commands.predict import main
 from autosam_net.data.dataset import training_cases
+from autosam_net.data.plan import POSES
+from autosam_net.jsonio import write_json
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
 from tests.dicom_files import noise, write_series
@@ -56,6 +58,23 @@ def test_the_only_model_needs_no_name_and_a_folder_is_enough(prepared: Prepared,
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_without_test_time_augmentation(prepared: Prepared, root: Path, tmp_path: Path) -> None:
+    model = tmp_path / "cnn"
+    shutil.copytree(root / "results" / "Dataset900_Example" / "cnn", model)
+
+    def run(name: str, *flags: str) -> None:
+        assert main(["-i", image(prepared), "-o", str(tmp_path / name), "-m", str(model), *flags]) == 0
+
+    run("plain")
+    write_json(model / "plan.json", replace(prepared.plan, encoding=replace(prepared.plan.encoding, poses=POSES)))
+    run("averaged")
+    run("disabled", "--disable_tta")
+    plain, averaged, disabled = (
+        next((tmp_path / name).glob("*.nii.gz")).read_bytes() for name in ("plain", "averaged", "disabled")
+    )
+    assert disabled == plain != averaged
+
+
 def test_no_model_at_all(prepared: Prepared, tmp_path: Path, capsys) -> None:
     assert main(["-i", image(prepared), "-o", str(tmp_path / "out"), "--root", str(tmp_path)]) == 2
     assert "no trained model. Run autosam_train first" in capsys.readouterr().err
@@ -89,4 +108,4 @@ def test_a_dicom_series_gives_a_dicom_seg(root: Path, tmp_path: Path) -> None:
     series = write_series(tmp_path / "ct", noise((3, 40, 36)))
     words = ["-i", str(series), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn", "--save_dicom_seg"]
     assert main(words) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}

@@ -114,7 +114,7 @@ def test_a_series_is_predicted_and_segmented_as_dicom(model: Model, tmp_path: Pa
     for name in ("one", "two"):
         write_series(tmp_path / "in" / name, noise((3, 40, 36)), OBLIQUE, seed=name)
     written = model.predict_folder(tmp_path / "in", tmp_path / "out", save_dicom_seg=True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
         "cases.csv",
         *("one.dcm", "one.nii.gz"),
         "plan.json",

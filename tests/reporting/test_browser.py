@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autosam_net.data.dataset import find_dataset
+from autosam_net.inference.validate import train_and_validate
+from autosam_net.jsonio import write_json
+from autosam_net.paths import find_folders
+from autosam_net.preprocessing.preprocess import preprocess_dataset
 from autosam_net.reporting.report import write_report
-from tests.support import Prepared
+from autosam_net.training.run import TrainingOptions
+from dataset_conversion import acdc
+from planning.extract_fingerprint import extract_fingerprint
+from tests.support import Prepared, real_data, tiny_plan, write_records
 
+SCREEN = 768  # pixels
+MOST_BYTES = 15_000_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -27,30 +39,66 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A report in the browser, as it lies on disk.
+
+    Attributes:
+        complaints: what the page said on the console, or of an error.
+        requests: the addresses it asked for.
+    """
+
+    page: Any
+    file: Path
+    complaints: list[str]
+    requests: list[str]
+
+    def check(self) -> None:
+        """Assert that nothing went wrong and nothing was asked for but the file itself, which is small."""
+        assert (self.complaints, self.requests) == ([], [self.file.as_uri()])
+        assert self.file.stat().st_size < MOST_BYTES
+
+
 @pytest.fixture
-def opened(browser: Any) -> Iterator[tuple[Any, list[str], list[str]]]:
-    """Return a page, what it complained of, and the addresses it asked for."""
-    page = browser.new_page(viewport={"width": 1366, "height": 768})
-    complaints: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
-    page.on("request", lambda request: requests.append(request.url))
-    yield page, complaints, requests
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[[Prepared], Shown]]:
+    """Return a function that writes the report of a data set and opens it."""
+    page = browser.new_page(viewport={"width": 1366, "height": SCREEN})
+    shown = Shown(page, tmp_path / "report.html", [], [])
+    page.on("console", lambda message: shown.complaints.append(message.text))
+    page.on("pageerror", lambda error: shown.complaints.append(str(error)))
+    page.on("dialog", lambda dialog: shown.complaints.append(dialog.message))
+    page.on("request", lambda request: shown.requests.append(request.url))
+
+    def write_and_open(place: Prepared) -> Shown:
+        write_report(place.dataset, shown.file, place.folders)
+        page.goto(shown.file.as_uri())
+        return shown
+
+    yield write_and_open
     page.close()
 
 
-def test_the_report_of_a_trained_model(
-    opened: tuple[Any, list[str], list[str]], trained: Prepared, tmp_path: Path
-) -> None:
-    page, complaints, requests = opened
-    output = tmp_path / "report.html"
-    write_report(trained.dataset, output, trained.folders)
-    page.goto(output.as_uri())
+def bottom_of(page: Any, selector: str) -> float:
+    """Return where the first element that fits ends, in pixels from the top of the page."""
+    box = page.locator(selector).first.bounding_box()
+    return float(box["y"] + box["height"])
+
+
+def answers_come_first(shown: Shown, places: int) -> None:
+    """Assert that the three questions are answered without scrolling twice."""
+    page = shown.page
     for heading in ("How good is it?", "Where does it fail?", "Why this plan?"):
         box = page.get_by_role("heading", name=heading).bounding_box()
-        assert box["y"] + box["height"] < 768  # seen without scrolling
+        assert box["y"] + box["height"] < SCREEN  # seen without scrolling
+    assert page.locator("#summary a[data-case]").count() >= places
+    assert bottom_of(page, "#summary") < 2 * SCREEN
+    assert re.search(r"0\.\d\d", page.inner_text("#summary"))
+
+
+def test_the_report_of_a_trained_model(show: Callable[[Prepared], Shown], trained: Prepared) -> None:
+    shown = show(trained)
+    page = shown.page
+    answers_come_first(shown, places=2)
 
     page.click("a[data-case] >> nth=1")
     second = page.inner_text("a[data-case] >> nth=1")
@@ -75,17 +123,38 @@ def test_the_report_of_a_trained_model(
     page.mouse.wheel(0, -100)
     page.wait_for_function("document.getElementById('slice').value < document.getElementById('slice').max")
 
-    assert complaints == []
-    assert requests == [output.as_uri()]
+    shown.check()
 
 
-def test_the_report_before_training(
-    opened: tuple[Any, list[str], list[str]], planned: Prepared, tmp_path: Path
-) -> None:
-    page, complaints, requests = opened
-    output = tmp_path / "report.html"
-    write_report(planned.dataset, output, planned.folders)
-    page.goto(output.as_uri())
-    assert "validated yet" in page.inner_text("#summary")
-    assert page.locator("#predicted").is_hidden() and page.locator("#reference path").count() > 0
-    assert (complaints, requests) == ([], [output.as_uri()])
+def test_the_report_before_training(show: Callable[[Prepared], Shown], planned: Prepared) -> None:
+    shown = show(planned)
+    assert "validated yet" in shown.page.inner_text("#summary")
+    assert shown.page.locator("#predicted").is_hidden() and shown.page.locator("#reference path").count() > 0
+    shown.check()
+
+
+@pytest.fixture(scope="module")
+def hearts(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Prepared:
+    """Return five patients of ACDC with a head trained for a moment, by the plan of the tiny encoder."""
+    source, root = real_data("ACDC", "training"), tmp_path_factory.mktemp("hearts")
+    for patient in ("patient001", "patient021", "patient041", "patient061", "patient081"):
+        shutil.copytree(source / patient, root / "download" / "training" / patient)
+    assert acdc.main(["-i", str(root / "download"), "--workers", "1", "--root", str(root)]) == 0
+    folders = find_folders(root)
+    dataset = find_dataset(27, folders)
+    plan = replace(tiny_plan(dataset, tiny_weights), reasons={"encoder": "the smallest there is"})
+    preprocess_dataset(dataset, plan, folders, workers=1)
+    write_records(dataset, plan, folders)
+    folder = folders.preprocessed / dataset.name
+    write_json(folder / "dataset_fingerprint.json", extract_fingerprint(dataset, folders, workers=1))
+    train_and_validate(dataset, plan, "linear", "0", TrainingOptions(epochs=1), folders)
+    return Prepared(dataset, plan, folders, root)
+
+
+def test_the_report_of_real_hearts(show: Callable[[Prepared], Shown], hearts: Prepared) -> None:
+    shown = show(hearts)
+    answers_come_first(shown, places=2)
+    assert "the smallest there is" in shown.page.inner_text("#summary")
+    shown.page.click("#summary a[data-case] >> nth=0")
+    assert shown.page.locator("#reference path").count() > 0
+    shown.check()

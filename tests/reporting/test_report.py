@@ -14,6 +14,8 @@ import pytest
 from autosam_net.commands.report import main
 from autosam_net.errors import PlanError
 from autosam_net.reporting.report import write_report
+from autosam_net.reporting.runs import FoldRecord, RunRecord, command_of
+from autosam_net.training.run import ModelFolder, TrainingOptions
 from tests.reporting.conftest import REASON
 from tests.support import Prepared
 
@@ -91,6 +93,25 @@ def test_a_run_that_is_unfinished_is_named_as_such(trained: Prepared, tmp_path: 
     page = page_of(place, tmp_path / "report.html")
     assert re.search(r"<th>cnn</th><td>0</td>\s*<td>unfinished</td>", page)
     assert "autosam_train 900 cnn 0" not in page
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        ({"command": "autosam_train 900 cnn 0 --quiet"}, ("autosam_train 900 cnn 0 --quiet", True)),
+        (
+            {"options": {"labelled": 3, "seed": 2, "max_minutes": 7.5, "unlabelled": True}},
+            ("autosam_train 900 cnn 0 --labelled 3 --seed 2 --max-minutes 7.5 --unlabelled", False),
+        ),
+        ({"options": {"labels": 3}}, None),
+        ({}, None),
+    ],
+)
+def test_the_command_of_a_fold(manifest: dict[str, Any], expected: tuple[str, bool] | None, tmp_path: Path) -> None:
+    options = TrainingOptions(labelled=3, seed=2, unlabelled=True) if "options" in manifest else TrainingOptions()
+    fold = FoldRecord("0", tmp_path, manifest, ())
+    run = RunRecord(ModelFolder(tmp_path / options.run_name("cnn")), (fold,), None, "mm", 2.0)
+    assert command_of(run, fold, 900) == expected
 
 
 def test_a_damaged_log_is_named(trained: Prepared, tmp_path: Path) -> None:
