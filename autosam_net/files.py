@@ -57,7 +57,7 @@ def _writing_place(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
             yield Path(folder)
     except OSError as error:
-        if error.filename is None or PREFIX in str(error.filename):
+        if error.errno is not None and (error.filename is None or PREFIX in str(error.filename)):
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ from tests.support import TINY, Prepared, TinyNetwork, build_tiny, tiny_plan, wr
 # a busy machine is no mistake
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_log() -> None:
+    """Forget the level that a command run in this process has given the log."""
+    logging.getLogger("autosam_net").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ def test_from_raw_data_to_predictions(place: Path, capsys: pytest.CaptureFixture
     names: dict[str, Any] = {}
     for block in blocks(ROOT / "docs" / "python_api.md", "python"):
         exec(compile(block, "python_api.md", "exec"), names)
-    labels, written = names["labels"], names["written"]
-    assert labels.shape == names["image"].shape
+    result, written = names["result"], names["written"]
+    assert result.labels.shape == names["image"].shape
     assert [path.name for path in written] == ["patient006_frame01.nii.gz", "patient007_frame01.nii.gz"]
     assert (place / "work" / "out" / "summary.json").is_file()
     assert "no trained model 'cnm'; did you mean 'cnn'?" in capsys.readouterr().out
@@ -37,5 +37,5 @@ def test_from_raw_data_to_predictions(place: Path, capsys: pytest.CaptureFixture
     (place / "work").rename(place / "demo" / "Example")  # what `make demo` leaves
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block, "README.md", "exec"), names)
-    assert names["labels"].shape == (6, 96, 96)
+    assert names["result"].labels.shape == (6, 96, 96)
     assert all(path.is_file() for path in names["written"])

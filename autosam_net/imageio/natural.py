@@ -93,7 +93,10 @@ def _pages(path: Path) -> list[Image.Image]:
             if path.name.lower().endswith((".tif", ".tiff")):
                 return [page.copy() for page in ImageSequence.Iterator(image)]
             image.load()
-            return [image.copy()]
+            copy = image.copy()
+        with without_warnings(), Image.open(path) as image:
+            image.verify()  # the checksums of a PNG's pixels, which reading passes over
+        return [copy]
     except Image.DecompressionBombError as error:
         raise ImageFileError(f"{path}: too large to be read at once ({error}). Cut it into tiles.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, EOFError) as error:

@@ -163,9 +163,8 @@ class Model:
         case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
         watch = watch_members(labels, len(self.heads), outputs.maps)
-        slices = watch.means(self.members(case))
+        slices = watch.recorded(self.members(case), outputs.maps, case.properties)
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
-        watch.write_maps(outputs.maps, case.properties)
         members = watch.confidences()
         return confidence_rows(case.properties.name, mean_confidences(members), *self.expect(members))
 

@@ -44,6 +44,13 @@ class Watch:
                 planes.append(plane.astype(np.float16))
             yield mean
 
+    def recorded(
+        self, slices: Iterable[Sequence[Plane]], paths: Mapping[str, Path], properties: CaseProperties
+    ) -> Iterator[Plane]:
+        """Yield the means, and write the maps after the last one: a label map that is made of them comes later."""
+        yield from self.means(slices)
+        self.write_maps(paths, properties)
+
     def confidences(self) -> list[dict[str, Confidence | None]]:
         """Return the confidences of each member's own prediction."""
         return [tally.confidences() for tally in self.tallies]

@@ -36,7 +36,7 @@ def test_splits_edited_by_hand_are_kept_while_they_fit(tmp_path: Path) -> None:
 
 def test_splits_edited_into_a_leak_are_refused(tmp_path: Path) -> None:
     splits = make_splits(GROUPS, 5)
-    leaking = [Split((*splits[0].train, splits[0].val[0]), splits[0].val), *splits[1:]]
+    leaking = [Split((*splits[0].train, splits[0].val[0]), splits[0].val[1:]), *splits[1:]]
     write_json(tmp_path / "splits_final.json", leaking)
     with pytest.raises(PlanError, match=r"fold 0 has p\d in both training and validation"):
         settle_splits(tmp_path, None, GROUPS, 5)

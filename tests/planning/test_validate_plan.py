@@ -33,7 +33,7 @@ EDITS: list[tuple[str, Any, str]] = [
     ("preprocessing/normalizations/0/upper", 101.0, "lower 0.5, upper 101, expected percentages"),
     ("preprocessing/normalizations/0", {"name": "ct", "lower": 9.0, "upper": 2.0}, "expected lower below upper"),
     ("encoding/encoder", "lite_medsan", "encoder: 'lite_medsan' is not known; did you mean 'lite_medsam'"),
-    ("encoding/input_size", 200, "input_size: found 200, expected a multiple of 64 for lite_medsam"),
+    ("encoding/input_size", 200, "input_size: found 200, expected a multiple of 64 up to 1024 for lite_medsam"),
     ("encoding/input_size", 0, "input_size: found 0"),
     ("encoding/weights", "/nowhere/w.pth", "weights: found /nowhere/w.pth, expected a file that exists, or null"),
     ("encoding/overlap", 0.8, "overlap: found 0.8, expected 0 to 0.75"),
