@@ -36,6 +36,7 @@ def test_from_raw_data_to_predictions(place: Path, capsys: pytest.CaptureFixture
     (place / "demo").mkdir()
     (place / "work").rename(place / "demo" / "Example")  # what `make demo` leaves
     for block in blocks(ROOT / "README.md", "python"):
-        exec(compile(block, "README.md", "exec"), names)
+        fewer = block.replace("patient011", "patient006")  # the data set of these tests has fewer patients
+        exec(compile(fewer, "README.md", "exec"), names)
     assert names["result"].labels.shape == (6, 96, 96)
     assert all(path.is_file() for path in names["written"])
