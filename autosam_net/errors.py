@@ -7,6 +7,7 @@
     ├── WeightsError             encoder weights are missing, incomplete or not the ones named
     ├── ModelError               no trained model, or more than one, fits what was asked for
     ├── CacheError               a cached embedding does not match its key or its checksum
+    ├── BusyError                another process is at work on the same files
     └── UsageError               the command line asks for something that does not exist
 
 Faults of the program itself are never wrapped: they keep their traceback.
@@ -41,6 +42,10 @@ class ModelError(AutosamError):
 
 class CacheError(AutosamError):
     """A cached embedding does not match its key or its checksum."""
+
+
+class BusyError(AutosamError):
+    """Another process is at work on the same files."""
 
 
 class UsageError(AutosamError):

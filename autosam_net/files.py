@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all, and checksums of them."""
+"""Files that appear whole or not at all, that one process at a time works on, and checksums of them."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -12,6 +13,10 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from autosam_net.errors import BusyError
+
+log = logging.getLogger("autosam_net")
 
 PREFIX = ".writing-"
 DAY = 24 * 3600  # seconds; nobody writes to one file or folder for longer
@@ -42,11 +47,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _writing_place(path: Path) -> Iterator[Path]:
-    """Yield a folder beside `path` whose name says who writes in it, for `remove_leftovers`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a folder beside `path` whose name says who writes in it, for `remove_leftovers`.
+
+    Errors of the operating system name `path`: a full disk comes without a name, and nobody knows the temporary one.
+    """
     prefix = f"{PREFIX}{platform.node()}-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
-        yield Path(folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.filename is None or PREFIX in str(error.filename):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _put_folder(new: Path, path: Path, place: Path) -> None:
@@ -61,6 +74,12 @@ def _put_folder(new: Path, path: Path, place: Path) -> None:
                 raise
         else:
             return
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; a killed process leaves it whole or gone, never in part."""
+    with _writing_place(path) as place:
+        os.replace(path, place / path.name)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -87,6 +106,38 @@ def _has_a_writer(leftover: Path) -> bool:
     except PermissionError:
         pass  # another user's process
     return True
+
+
+@contextmanager
+def alone(path: Path, refusal: str | None = None) -> Iterator[None]:
+    """Work on what lies at `path` while no other process does that asks in this way.
+
+    The lock is the operating system's, so that a killed process holds none.
+
+    Args:
+        refusal: what to say instead of waiting until the other process has finished.
+
+    Raises:
+        BusyError: another process is at work, and `refusal` is given.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.parent / f".{path.name}.lock"
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if refusal is not None:
+            raise BusyError(f"{path}: {refusal}") from None
+        log.info("%s: another process is at work on it; waiting", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()  # while it is held: who has opened it meanwhile sees that it is gone, and opens it anew
+        lock.release()
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autosam_net.errors import PlanError
-from autosam_net.files import atomic_file
+from autosam_net.files import atomic_file, sha256_of_text
 from autosam_net.registry import suggest
 
 T = TypeVar("T")
+
+SEAL = "checksum"  # last key of the records that nobody edits
 
 
 def to_json(value: Any) -> Any:
@@ -59,10 +62,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_json_if_changed(path: Path, value: Any) -> bool:
     """Write `value` to `path` unless the file says just that already; return whether it was written."""
-    if path.is_file() and path.read_text(encoding="utf-8") == dumps(value) + "\n":
+    if path.is_file() and path.read_bytes() == (dumps(value) + "\n").encode():
         return False
     write_json(path, value)
     return True
+
+
+def sealed(record: Any) -> dict[str, Any]:
+    """Return a record with a checksum of its content, for files that nobody edits; `load` compares it."""
+    content = to_json(record)
+    return {**content, SEAL: sha256_of_text(canonical(content))}
 
 
 def read_json(path: Path) -> Any:
@@ -72,16 +81,30 @@ def read_json(path: Path) -> Any:
         PlanError: the file is missing or is no JSON; the message names the place.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()  # refuses 1e999, and half a surrogate pair
+        return content
     except FileNotFoundError:
         raise PlanError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number too long, brackets too deep
         raise PlanError(f"{path}: not valid JSON ({error}). Correct the file or make it anew.") from error
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
 def load(cls: type[T], path: Path) -> T:
-    """Return the dataclass `cls` read from the JSON file `path`."""
-    return from_json(cls, read_json(path), str(path))
+    """Return the dataclass `cls` read from the JSON file `path`.
+
+    Raises:
+        PlanError: as `read_json` and `from_json`, or the content is not what was sealed.
+    """
+    content = read_json(path)
+    seal = content.pop(SEAL, None) if isinstance(content, dict) else None
+    if seal is not None and seal != sha256_of_text(canonical(content)):
+        raise PlanError(f"{path}: damaged, its checksum is wrong. Remove it and repeat what made it.")
+    return from_json(cls, content, str(path))
 
 
 def from_json(cls: Any, data: Any, where: str) -> Any:
@@ -159,6 +182,7 @@ def _read_plain(cls: Any, data: Any, where: str) -> Any:
         _expect(isinstance(data, str), "a path", data, where)
         return Path(data)
     if cls is float and isinstance(data, int) and not isinstance(data, bool):
+        _expect(abs(data) <= sys.float_info.max, "a number", data, where)
         return float(data)
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     _expect(type(data) is cls, names.get(cls, cls.__name__), data, where)

@@ -70,6 +70,20 @@ def demand_memory(where: str, mib: float) -> None:
         )
 
 
+def demand_free_memory(where: str, mib: float, cure: str) -> None:
+    """Refuse what does not fit into the main memory that is free, before it takes all of it.
+
+    Args:
+        where: the case, and what is to be done with it.
+
+    Raises:
+        AutosamError: it does not fit.
+    """
+    free = free_memory_mib()
+    if 0 < free < mib:
+        raise AutosamError(f"{where} needs {mib / 1024:.1f} GiB of memory, {free / 1024:.1f} are free. {cure}")
+
+
 def case_mib(voxels: int, channels: int = 1, labelled: bool = True) -> float:
     """Return what one process holds at its peak while it reads a case and measures or preprocesses it.
 

@@ -39,9 +39,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="default: all")
     parser.add_argument("--cases", type=int, default=8, help="of the data set (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="file for the table (default: printed)")
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="of the processor, for a machine that is busy otherwise"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="of the processor, where the machine is busy")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:

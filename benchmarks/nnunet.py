@@ -62,7 +62,7 @@ def _preprocess_theirs(part: DatasetSpec, cores: int) -> float:
 
 def _prediction(setting: Setting, part: DatasetSpec) -> list[Row]:
     case = training_cases(part)[0]
-    model, predictor = untrained_model(setting, ("cnn",), 1), _predictor(part)
+    model, predictor = untrained_model(setting, ("cnn",), 1), _predictor(part, setting.scratch / "theirs" / part.name)
     target = setting.scratch / "theirs" / case.name
 
     def theirs() -> None:
@@ -83,13 +83,12 @@ def _prediction(setting: Setting, part: DatasetSpec) -> list[Row]:
     ]
 
 
-def _predictor(part: DatasetSpec) -> Any:
+def _predictor(part: DatasetSpec, folder: Path) -> Any:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    folder = Path(os.environ["nnUNet_preprocessed"]) / part.name  # noqa: SIM112
     content = json.loads((part.folder / "dataset.json").read_text(encoding="utf-8"))
     manager = PlansManager(str(folder / "nnUNetPlans.json"))
     configuration = manager.get_configuration("2d")

@@ -15,7 +15,7 @@ from autosam_net.data.dataset import list_datasets
 from autosam_net.data.labels import label_problems
 from autosam_net.data.splits import group_cases
 from autosam_net.errors import DatasetError, UsageError
-from autosam_net.files import atomic_folder
+from autosam_net.files import alone, atomic_folder, remove_leftovers
 from autosam_net.jsonio import write_json
 from autosam_net.parallel import map_cases
 
@@ -65,7 +65,15 @@ def new_raw_dataset(description: RawDescription, raw: Path, overwrite: bool = Fa
     """
     final = raw / description.folder_name
     _check_description(description)
-    check_vacant(description.identifier, description.folder_name, raw, overwrite)
+    with alone(final):
+        check_vacant(description.identifier, description.folder_name, raw, overwrite)
+        remove_leftovers(raw)
+        with _filled(final, description) as folder:
+            yield folder
+
+
+@contextmanager
+def _filled(final: Path, description: RawDescription) -> Iterator[Path]:
     with atomic_folder(final) as folder:
         for name in FOLDERS:
             (folder / name).mkdir()

@@ -77,8 +77,8 @@ def _plan_all(arguments: argparse.Namespace) -> None:
 
 def _do_part(job: _Job, part: Part) -> None:
     """Measure, or else preprocess by the plan that there is, a share of the cases; the plan is made for all of them."""
-    from autosam_net.data.plan import load_plan
     from autosam_net.preprocessing.preprocess import preprocess_dataset
+    from autosam_net.training.check_plan import load_checked_plan
     from planning.extract_fingerprint import measure_part
 
     share = f"part {part.index} of {part.count}"
@@ -88,7 +88,7 @@ def _do_part(job: _Job, part: Part) -> None:
         return
     if job.arguments.plan_only:
         raise UsageError("--plan-only: a plan is made for all cases. Leave --num-parts and --part-id out.")
-    plan = load_plan(job.folder / "plan.json")
+    plan = load_checked_plan(job.folder / "plan.json")
     cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers, part)
     print(f"{job.dataset.name}: {share}: preprocessed {len(cases)} cases in {job.folder}")
 
@@ -133,6 +133,7 @@ def plan_dataset(
         WeightsError: the encoder's weights are missing.
     """
     from autosam_net.data.splits import make_splits
+    from autosam_net.files import alone
     from planning.settle_plan import PlanRequest, settle_plan
     from planning.settle_splits import given_splits, settle_splits
 
@@ -143,9 +144,10 @@ def plan_dataset(
         make_splits(fingerprint.groups)  # refuses a single group before anything is measured or written
     folds = None if given is None else len(given)
     make = functools.partial(new_plan, dataset, fingerprint, folder, request.encoder, request.weights, folds)
-    plan = settle_plan(dataset, fingerprint, folds, folder, request, lambda: make(device=find_device()))
-    settle_splits(folder, given, fingerprint.groups, plan.folds)
-    _copy_if_changed(dataset.folder / "dataset.json", folder / "dataset.json")
+    with alone(folder):
+        plan = settle_plan(dataset, fingerprint, folds, folder, request, lambda: make(device=find_device()))
+        settle_splits(folder, given, fingerprint.groups, plan.folds)
+        _copy_if_changed(dataset.folder / "dataset.json", folder / "dataset.json")
     return plan
 
 

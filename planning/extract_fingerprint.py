@@ -18,7 +18,7 @@ from autosam_net.data.splits import detect_group_pattern, group_cases
 from autosam_net.data.volume import Volume
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.files import remove_leftovers, sha256_of_files
-from autosam_net.jsonio import load, write_json, write_json_if_changed
+from autosam_net.jsonio import load, sealed, write_json, write_json_if_changed
 from autosam_net.parallel import WHOLE, Part, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.geometry import crop, crop_box
@@ -73,7 +73,7 @@ def extract_fingerprint(
     measured = sorted((entry.fingerprint for entry in stored), key=lambda case: case.name)
     log_notices([*(notice for entry in stored for notice in entry.notices), *_duplicates(measured)])
     fingerprint = assemble(dataset, measured)
-    write_json_if_changed(folders.preprocessed / dataset.name / "dataset_fingerprint.json", fingerprint)
+    write_json_if_changed(folders.preprocessed / dataset.name / "dataset_fingerprint.json", sealed(fingerprint))
     return fingerprint
 
 
@@ -236,7 +236,7 @@ def _measure_or_remember(case: CaseFiles, dataset: DatasetSpec, records: Path, b
         return _Outcome(checked.problems, None)
     figures = measure_case(case.name, content, checked.image, checked.label.array[0], dataset)
     stored = StoredCase(key, figures, checked.notices)
-    write_json(file, stored)
+    write_json(file, sealed(stored))
     return _Outcome((), stored)
 
 

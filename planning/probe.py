@@ -127,7 +127,7 @@ def _time_head(name: str, recipe: Recipe, encoder: Encoder, labels: LabelSet, ma
             logits = head(embedding)
         optimizer.zero_grad(set_to_none=True)
         loss: torch.Tensor = loss_function(logits, target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
     return _fastest(step, machine)

@@ -42,7 +42,8 @@ PERCENT = (0.5, 99.5)
 CPU_ENCODER, GPU_ENCODER = "lite_medsam", "vit_b"
 GPU_ENCODER_MIB = 6 * 1024
 MOST_EPOCHS = 2.5  # times a head's own number
-VIEWS_OF_SAME_POSE, VIEWS_OF_ANY_POSE = 6, 12  # at most; any pose asks for more of them
+VIEWS_OF_SAME_POSE = 1, 6  # least and most
+VIEWS_OF_ANY_POSE = 2, 12  # predictions are averaged over poses, of which the plain view shows one
 ENCODING_SECONDS = 15 * 60
 DISK_SHARE = 0.5  # of the free disk
 ANY_POSE = 180.0  # degrees that views are turned, nnU-Net's range for square 2D patches
@@ -392,8 +393,8 @@ def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, di
     in_time = _round_down(ENCODING_SECONDS / seconds)
     size = embedding_bytes(entry, encoding.input_size)
     on_disk = _round_down(training_share(int(DISK_SHARE * disk_mib * MIB / size), folds))
-    budget = max(plain, min(in_time, on_disk), 1)
-    most = VIEWS_OF_ANY_POSE if encoding.rotation == ANY_POSE else VIEWS_OF_SAME_POSE
+    least, most = VIEWS_OF_ANY_POSE if encoding.rotation == ANY_POSE else VIEWS_OF_SAME_POSE
+    budget = max(least * plain, min(in_time, on_disk), 1)
     planned = replace(encoding, maximum_views=most, slice_budget=budget)
     views = planned.views_for(plain)
     limit = f"{in_time} passes of {seconds:.2g} s fit {ENCODING_SECONDS // 60} minutes"

@@ -11,8 +11,8 @@ from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.plan import Plan, load_plan, settings_digest
 from autosam_net.errors import PlanError
-from autosam_net.files import sha256_of_text
-from autosam_net.jsonio import dumps, load, write_json
+from autosam_net.files import atomic_file, sha256_of_text
+from autosam_net.jsonio import dumps, load
 from planning.validate_plan import validate_plan
 
 log = logging.getLogger("autosam_net.planning")
@@ -71,9 +71,17 @@ def settle_plan(
         log.info("%s: made anew, since %s", path, _contradiction(plan, request) or "the data set has changed")
     plan = make()
     validate_plan(plan, dataset)
-    write_json(path, plan)
-    write_json(origin_path, PlanOrigin(source, _digest(plan)))
+    _write_with_origin(path, plan, origin_path, PlanOrigin(source, _digest(plan)))
     return plan
+
+
+def _write_with_origin(path: Path, plan: Plan, origin_path: Path, origin: PlanOrigin) -> None:
+    """Write both files, never one beside an older one of the other: a plan without its origin counts as edited."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(dumps(plan) + "\n", encoding="utf-8")
+        with atomic_file(origin_path) as temporary_origin:
+            temporary_origin.write_text(dumps(origin) + "\n", encoding="utf-8")
+            path.unlink(missing_ok=True)
 
 
 def _keep_edited(plan: Plan, dataset: DatasetSpec, path: Path, request: PlanRequest, changed: bool) -> Plan:

@@ -67,6 +67,4 @@ def _kept(path: Path, groups: Mapping[str, str], folds: int) -> list[Split] | No
 
 
 def _check(splits: list[Split], groups: Mapping[str, str], path: Path) -> None:
-    if not splits:
-        raise PlanError(f"{path}: no fold in it. Correct or remove the file.")
     check_splits(splits, groups, str(path))

@@ -26,7 +26,7 @@ from autosam_net.data.plan import (
     RgbSource,
 )
 from autosam_net.data.splits import group_cases, make_splits
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import sealed, write_json
 from autosam_net.paths import Folders
 
 TINY = "tiny_for_tests"
@@ -142,4 +142,4 @@ def write_records(dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:
     fingerprint = Fingerprint(dataset.name, (), ("other",), groups, ((0.0, 1.0),), {})
     write_json(folder / "plan.json", plan)
     write_json(folder / "splits_final.json", make_splits(groups))
-    write_json(folder / "dataset_fingerprint.json", fingerprint)
+    write_json(folder / "dataset_fingerprint.json", sealed(fingerprint))

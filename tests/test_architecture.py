@@ -15,6 +15,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 
 GROUND = {
     "allocator",
+    "arrays",
     "device",
     "errors",
     "registry",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -8,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from autosam_net.files import atomic_file, atomic_folder, remove_leftovers, sha256_of_files, sha256_of_text
+from autosam_net.errors import BusyError
+from autosam_net.files import (
+    alone,
+    atomic_file,
+    atomic_folder,
+    remove_folder,
+    remove_leftovers,
+    sha256_of_files,
+    sha256_of_text,
+)
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -93,6 +103,41 @@ def test_the_last_of_two_writers_wins(tmp_path: Path, monkeypatch: pytest.Monkey
         (temporary / "mine").touch()
     assert [path.name for path in target.iterdir()] == ["mine"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_error_of_the_system_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_file(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "a.json")
+
+
+HOLDING = """
+import pathlib, sys, time
+from autosam_net.files import alone
+with alone(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path / "table"], stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    with pytest.raises(BusyError, match=r"table: wait"), alone(tmp_path / "table", "wait"):
+        pass
+    other.kill()  # and the lock is gone
+    other.wait()
+    other.stdout.close()
+    with alone(tmp_path / "table", "wait"), alone(tmp_path / "another", "wait"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_goes_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "fold").mkdir()
+    (tmp_path / "fold" / "file").touch()
+    remove_folder(tmp_path / "fold")
+    assert not list(tmp_path.iterdir())
 
 
 def test_checksums(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`import autosam_net` costs nothing, and everything it names is there and documented (types: interface_types.py)."""
+"""`import autosam_net` costs nothing, and everything it names is there and documented; types: interface_types.py."""
 
 from __future__ import annotations
 

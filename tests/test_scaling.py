@@ -18,7 +18,8 @@ from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import embed_dataset, preprocessed_cases
 from autosam_net.errors import AutosamError, DatasetError, UsageError
 from autosam_net.evaluation.report import evaluate_folder
-from autosam_net.inference.model import Model, load_model
+from autosam_net.inference.load import load_model
+from autosam_net.inference.model import Model
 from autosam_net.parallel import Part, dask_cluster, map_cases
 from autosam_net.preprocessing.preprocess import cases_folder, preprocess_dataset
 from autosam_net.training.checkpoint import load_tensors

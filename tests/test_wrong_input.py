@@ -225,7 +225,7 @@ WRONG: list[tuple[str, Callable[[Place], None], str, str]] = [
     ("train", nothing, "900 linear 7 --root {root}", "fold 7 does not exist; this data set has folds 0-4 and all"),
     ("train", nothing, "900 linear 3-7 --root {root}", "fold 5 does not exist; this data set has folds 0-4 and all"),
     ("train", nothing, "900 liner 1 --root {root}", "no configuration 'liner'; did you mean 'linear'?"),
-    ("train", nothing, "900 linear 0 --root {root}", "this fold was trained before. Give --continue to go on"),
+    ("train", nothing, "900 linear 0 --root {root}", "this fold was trained before. Give --continue to keep it"),
     ("train", nothing, "900 linear 1 --epoch 3 --root {root}", "--epoch 3 (did you mean '--epochs'?). See "),
     ("train", nothing, "900 linear 1 --labelled 9 --root {root}", "this fold trains on 5 patients. Give 1 to 5."),
     ("train", raw_gone, "900 linear 1 --root {root}", "no data set 900; known: none. Convert your data first"),

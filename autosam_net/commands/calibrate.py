@@ -49,17 +49,17 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
 
 def _learn(model: ModelFolder, dataset: DatasetSpec, device: str, folders: Folders) -> ExpectedDice | None:
-    from autosam_net.data.plan import load_plan
     from autosam_net.inference.calibrate import calibrate, has_confidences
     from autosam_net.inference.model_card import write_model_card
     from autosam_net.inference.validate import validate_fold
     from autosam_net.jsonio import read_json
     from autosam_net.training.cases import patients_of
+    from autosam_net.training.check_plan import load_checked_plan
 
     for folder in map(model.fold, model.trained_folds()):
         held_out = tuple(read_json(folder / "run.json")["held_out"])
         if held_out and not has_confidences(folder):
-            validate_fold(dataset, load_plan(model.plan_file), folder, held_out, device, folders)
+            validate_fold(dataset, load_checked_plan(model.plan_file), folder, held_out, device, folders)
     learnt = calibrate(model, patients_of(dataset, folders))
     write_model_card(model, dataset, folders)
     return learnt

@@ -29,8 +29,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autosam_net")
 SHARED = ("root", "plugin", "verbose", "quiet", "version")
-USERS_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
-"""Refusals of the operating system that a traceback does not explain: a full disk, a folder without permission."""
+SPACE = "Free some space, or choose a folder on another disk (--root)"
+PERMISSION = "Give yourself the permission, or choose another folder (--root)"
+CURES = {
+    errno.ENOSPC: SPACE,
+    errno.EDQUOT: SPACE,
+    errno.EFBIG: "Raise the limit (ulimit -f), or choose another file system (--root)",
+    errno.EACCES: PERMISSION,
+    errno.EPERM: PERMISSION,
+    errno.EROFS: PERMISSION,
+    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+    errno.EIO: "Check the disk",
+}
+"""What helps against refusals of the operating system, which a traceback does not explain."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,10 +106,10 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in USERS_FAULTS:
+        if error.errno not in CURES:
             raise
-        place = error.filename or "a file"
-        print(f"{parser.prog}: {place}: {error.strerror}; what was finished is kept", file=sys.stderr)
+        line = f"{error.filename or 'a file'}: {error.strerror}; what was finished is kept. {CURES[error.errno]}."
+        print(f"{parser.prog}: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; what was finished is kept", file=sys.stderr)

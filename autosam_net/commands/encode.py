@@ -38,12 +38,12 @@ def _encode(arguments: argparse.Namespace) -> None:
     if arguments.views < 1:
         raise UsageError(f"--views {arguments.views}: give 1 or more")
     from autosam_net.data.dataset import find_dataset
-    from autosam_net.data.plan import load_plan
     from autosam_net.embedding.embed import embed_dataset, embeddings_folder, preprocessed_cases
+    from autosam_net.training.check_plan import load_checked_plan
 
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
-    plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
+    plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     if arguments.configuration is not None:
         plan = plan.for_configuration(arguments.configuration)
     demand_planned_memory(plan, "encode")

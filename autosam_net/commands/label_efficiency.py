@@ -84,13 +84,13 @@ def _measure(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
     from autosam_net.data.dataset import find_dataset
-    from autosam_net.data.plan import load_plan
     from autosam_net.evaluation.label_efficiency import label_efficiency_table, write_label_efficiency
     from autosam_net.inference.validate import train_and_validate
+    from autosam_net.training.check_plan import load_checked_plan
 
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
-    plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
+    plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     runs = _runs(arguments, numbers, dataset, plan, folders)
     output = folders.results / dataset.name / "label_efficiency"
     for position, job in enumerate(sorted(runs, key=lambda job: job.options.seed), start=1):

@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
     )
-    parser.add_argument("--continue", dest="resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="keep a fold trained with other settings"
+    )
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
     add_device(parser)
     add_resources(parser, workers=None)
@@ -71,15 +73,14 @@ def _train(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
     from autosam_net.data.dataset import find_dataset, label_files
-    from autosam_net.data.plan import load_plan
     from autosam_net.data.splits import load_splits, select_fold
+    from autosam_net.training.check_plan import load_checked_plan
     from autosam_net.training.team import join_team, this_team
 
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     preprocessed = folders.preprocessed / dataset.name
-    plan = load_plan(preprocessed / "plan.json")
-    plan.configuration(arguments.configuration)
+    plan = load_checked_plan(preprocessed / "plan.json", arguments.configuration)
     demand_planned_memory(plan, "encode", f"train:{arguments.configuration}")
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)

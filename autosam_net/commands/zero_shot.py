@@ -40,15 +40,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _segment(arguments: argparse.Namespace) -> None:
     from autosam_net.data.dataset import find_dataset
-    from autosam_net.data.plan import load_plan
     from autosam_net.evaluation.report import summary_table
     from autosam_net.inference.prompts import PromptOptions
     from autosam_net.inference.zero_shot import zero_shot_fold
+    from autosam_net.training.check_plan import load_checked_plan
 
     options = PromptOptions(arguments.prompt, arguments.points, arguments.jitter, arguments.seed)
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
-    plan = load_plan(folders.preprocessed / dataset.name / "plan.json")
+    plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     output, summary = zero_shot_fold(dataset, plan, arguments.fold, options, device_of(arguments), folders)
     print(summary_table(summary))
     print(UPPER_BOUND)

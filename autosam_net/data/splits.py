@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +81,22 @@ def make_splits(groups: Mapping[str, str], folds: int = FOLDS, seed: int = SPLIT
 
 
 def check_splits(splits: Sequence[Split], groups: Mapping[str, str], where: str) -> None:
-    """Refuse splits that name unknown cases or leak a group from training into validation.
+    """Refuse splits that are empty, name unknown cases or leak a group from training into validation.
 
     Raises:
         PlanError: names the fold and the case or group.
     """
+    if not splits:
+        raise PlanError(f"{where}: no fold in it. Correct or remove the file.")
     for fold, split in enumerate(splits):
         unknown = sorted({*split.train, *split.val} - set(groups))
         if unknown:
             raise PlanError(f"{where}: fold {fold} names case {unknown[0]}, which is not in the data set")
         leaking = {groups[case] for case in split.train} & {groups[case] for case in split.val}
+        if not split.train:
+            raise PlanError(f"{where}: fold {fold} trains on no case. Correct or remove the file.")
+        if twice := sorted(case for case, count in Counter([*split.train, *split.val]).items() if count > 1):
+            raise PlanError(f"{where}: fold {fold} names case {twice[0]} twice. Correct or remove the file.")
         if leaking:
             raise PlanError(f"{where}: fold {fold} has {sorted(leaking)[0]} in both training and validation")
 

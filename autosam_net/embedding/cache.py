@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autosam_net.arrays import new_array
 from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.key import EmbeddingKey
 from autosam_net.errors import AutosamError, CacheError
 from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files
-from autosam_net.jsonio import load, write_json
+from autosam_net.jsonio import load, sealed, write_json
 
 ARRAYS = ("embedding.npy", "labels.npy")
 
@@ -129,8 +130,8 @@ def write_entry(
     """
     with atomic_folder(entry_folder(root, key)) as folder:
         files = [folder / name for name in ARRAYS]
-        embedding = np.lib.format.open_memmap(files[0], mode="w+", dtype=np.float16, shape=shape)
-        labels = np.lib.format.open_memmap(files[1], mode="w+", dtype=label_type, shape=label_shape)
+        embedding = new_array(files[0], np.float16, shape)
+        labels = new_array(files[1], label_type, label_shape)
         present: list[tuple[int, ...]] = []
         for some_embeddings, some_labels in batches:
             rows = slice(len(present), len(present) + len(some_labels))
@@ -139,7 +140,7 @@ def write_entry(
         assert len(present) == shape[0], f"{len(present)} embeddings for {shape[0]} inputs"
         embedding.flush()
         labels.flush()
-        write_json(folder / "entry.json", EntryRecord(key, sha256_of_files(files), tuple(present)))
+        write_json(folder / "entry.json", sealed(EntryRecord(key, sha256_of_files(files), tuple(present))))
 
 
 def open_entry(root: Path, key: EmbeddingKey) -> CachedEmbedding | None:

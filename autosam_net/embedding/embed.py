@@ -20,8 +20,8 @@ from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.poses import put
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
-from autosam_net.errors import CacheError
-from autosam_net.files import remove_leftovers
+from autosam_net.errors import CacheError, PlanError
+from autosam_net.files import alone, remove_leftovers
 from autosam_net.parallel import map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
@@ -142,10 +142,23 @@ def _embed_or_open(
     key: EmbeddingKey, root: Path, cases: Path, source: EncoderSource, outside: int
 ) -> cache.CachedEmbedding | None:
     """Return an entry that was missing; by now another process, training another fold, may have made it."""
-    if (entry := cache.open_entry(root, key)) is not None:
-        return entry
-    embed_case(root, key, load_case(cases / key.case), source, outside)
-    return cache.open_entry(root, key)
+    with alone(cache.entry_folder(root, key)):
+        if (entry := cache.open_entry(root, key)) is not None:
+            return entry
+        embed_case(root, key, _case_of(key, cases / key.case), source, outside)
+        return cache.open_entry(root, key)
+
+
+def _case_of(key: EmbeddingKey, folder: Path) -> PreprocessedCase:
+    """Return a preprocessed case, of which another process must not have made another one since the key was drawn up.
+
+    Raises:
+        PlanError: it has.
+    """
+    case = load_case(folder)
+    if load_record(folder).key != key.content:
+        raise PlanError(f"{folder}: was preprocessed anew meanwhile. Repeat the command.")
+    return case
 
 
 def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: EncoderSource, outside: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,7 @@ from autosam_net.errors import DatasetError
 from autosam_net.evaluation.confidence import Confidence
 from autosam_net.evaluation.expected_dice import Confidences, Dice, mean_of
 from autosam_net.evaluation.metrics import ClassMetrics
-from autosam_net.files import atomic_file
+from autosam_net.files import alone, atomic_file
 
 CASES_FILE = "cases.csv"
 KEY = ("case", "class")
@@ -51,7 +51,7 @@ def read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def replace_columns(path: Path, columns: Sequence[str], rows: Rows) -> None:
     """Put the values of whole columns into a table; the other columns stay, and rows without any value go."""
-    with _alone_with(path):
+    with alone(path):
         kept = {
             key: {name: value for name, value in row.items() if name not in columns}
             for key, row in read_rows(path).items()
@@ -63,7 +63,7 @@ def replace_columns(path: Path, columns: Sequence[str], rows: Rows) -> None:
 def replace_cases(path: Path, rows: Rows) -> None:
     """Put whole cases into a table; the rows of other cases stay."""
     cases = {case for case, _ in rows}
-    with _alone_with(path):
+    with alone(path):
         kept = {key: row for key, row in read_rows(path).items() if key[0] not in cases}
         _write(path, {**kept, **rows})
 
@@ -151,21 +151,15 @@ def number(cell: str, where: str, column: str) -> float | None:
     return value
 
 
-@contextmanager
-def _alone_with(path: Path) -> Iterator[None]:
-    """Keep other processes, of other machines too, from changing a table meanwhile."""
-    from filelock import FileLock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        yield
-
-
 def _write(path: Path, rows: Rows) -> None:
     used = {name for row in rows.values() for name in row}
     columns = [name for name in (*METRICS, *CONFIDENCE) if name in used]
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*KEY, *columns])
-        writer.writeheader()
-        for key in sorted(rows, key=lambda entry: entry[0]):  # stable: classes stay in their order
-            writer.writerow({**dict(zip(KEY, key, strict=True)), **rows[key]})
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, [*KEY, *columns])
+    writer.writeheader()
+    for key in sorted(rows, key=lambda entry: entry[0]):  # stable: classes stay in their order
+        writer.writerow({**dict(zip(KEY, key, strict=True)), **rows[key]})
+    content = table.getvalue().encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)

@@ -236,9 +236,9 @@ def write_summary(summary: Summary, folder: Path) -> None:
 
     What a prediction has written into `cases.csv` there, the Dice to expect, stays beside the metrics.
     """
-    write_json(folder / "summary.json", _summary_json(summary, folder))
     rows = {(case.name, name): dataclasses.asdict(one) for case in summary.cases for name, one in case.metrics.items()}
     replace_columns(folder / CASES_FILE, METRICS, rows)
+    write_json(folder / "summary.json", _summary_json(summary, folder))
 
 
 def _summary_json(summary: Summary, folder: Path) -> dict[str, Any]:

@@ -71,9 +71,7 @@ class VitHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         batch, channels, height, width = embedding.shape
-        embedding = embedding.contiguous(
-            memory_format=torch.channels_last
-        )  # token by token, as the transformer reads it
+        embedding = embedding.contiguous(memory_format=torch.channels_last)  # token by token, for the transformer
         image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1)
         position = self._positions(batch, height, width, embedding.device)  # (B, 256, h, w)
         tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)

@@ -162,7 +162,10 @@ def _write(path: Path, array: NDArray[Any], geometry: Geometry) -> None:
         writable = ", ".join(ending for ending in READERS if READERS.get(ending).write)
         raise ImageFileError(f"{path}: this format cannot hold a label map exactly. Choose one of {writable}.")
     with atomic_file(path) as temporary:
-        reader.write(temporary, array, geometry)
+        try:
+            reader.write(temporary, array, geometry)
+        except ImageFileError as error:
+            raise type(error)(str(error).replace(str(temporary), str(path))) from error
     if reader.write_sidecar:
         reader.write_sidecar(path, geometry)
 

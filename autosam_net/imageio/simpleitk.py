@@ -95,8 +95,11 @@ def write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
     image = to_image(array, geometry)
     try:
         sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
-    except RuntimeError as error:
-        raise ImageFileError(f"{path}: cannot be written ({str(error).strip().splitlines()[-1]})") from error
+        check_integrity(path)  # ITK says nothing where the disk is too full for the whole of a NIfTI file
+    except (RuntimeError, ImageFileError) as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix(f"{path}: ")
+        cure = "Free some space on the disk, or choose another folder."
+        raise ImageFileError(f"{path}: cannot be written ({reason}). {cure}") from error
 
 
 def check_integrity(path: Path) -> None:

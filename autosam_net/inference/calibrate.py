@@ -23,7 +23,7 @@ from autosam_net.evaluation.expected_dice import (
     leave_patients_out,
     mean_of,
 )
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import sealed, write_json
 from autosam_net.training.run import ModelFolder
 
 
@@ -57,7 +57,7 @@ def calibrate(model: ModelFolder, patients: Mapping[str, str]) -> ExpectedDice |
             bad = is_bad(mean_of(expected[case.name].values()), learnt.threshold)
             rows |= confidence_rows(case.name.rpartition("/")[2], case.confidences, expected[case.name], bad)
         replace_columns(_table(folder), CONFIDENCE, rows)
-    write_json(model.path / EXPECTED_DICE_FILE, learnt)
+    write_json(model.path / EXPECTED_DICE_FILE, sealed(learnt))
     return learnt
 
 

@@ -31,6 +31,7 @@ from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import restore
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.cases import patients_of
+from autosam_net.training.check_plan import load_checked_plan
 from autosam_net.training.run import ModelFolder, fit_together
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def plan_comparison(
         ModelError: nothing is trained, or what is asked for cannot be compared.
         UsageError: a fold is not trained, or holds nothing out.
     """
-    today = load_plan(folders.preprocessed / dataset.name / "plan.json")
+    today = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     models = _chosen_models(dataset, today, configurations, folders)
     plan = _shared_plan(models, today)
     common = _common_folds(models, folds)
@@ -109,7 +110,7 @@ def _chosen_models(
 
 def _shared_plan(models: Sequence[ModelFolder], today: Plan) -> Plan:
     """Return the plan of the models, which fit together, and the preprocessed cases with them."""
-    plans = [load_plan(model.plan_file) for model in models]
+    plans = [load_checked_plan(model.plan_file) for model in models]
     for model, plan in zip(models, plans, strict=True):
         if (plan.preprocessing, plan.label_set) != (today.preprocessing, today.label_set):
             raise ModelError(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autosam_net.arrays import new_array
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.dataset import CaseFiles
 from autosam_net.data.labels import LabelSet
@@ -58,7 +59,7 @@ def export_case(
     else:
         shape = (labels.outputs, *properties.raw_shape)
         with atomic_file(probabilities_path) as temporary:
-            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            new_array(temporary, np.float16, shape)
             reopen = functools.partial(np.load, temporary, mmap_mode="r+", allow_pickle=False)
             decoded = label_map(fill_in(reopen, slices, properties, labels), properties, labels, largest_only)
     write_label(path, decoded, properties.geometry)

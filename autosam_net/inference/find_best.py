@@ -25,7 +25,7 @@ from autosam_net.evaluation.selection import (
 from autosam_net.files import atomic_file
 from autosam_net.inference.best import BEST_FILE, Best, candidate_name, model_checksums, plan_digest
 from autosam_net.inference.compare import Comparison, measure, plan_comparison, predict_held_out
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import sealed, write_json
 from autosam_net.paths import Folders, find_folders
 
 INSTRUCTIONS_FILE = "inference_instructions.txt"
@@ -55,7 +55,7 @@ def find_best_configuration(
     predict_held_out(comparison, device)
     best = _best(comparison, measure(comparison), checksums)
     folder = folders.results / dataset.name
-    write_json(folder / BEST_FILE, best)
+    write_json(folder / BEST_FILE, sealed(best))
     with atomic_file(folder / INSTRUCTIONS_FILE) as temporary:
         temporary.write_text(instructions(best, comparison.plan, folders), encoding="utf-8")
     return best

@@ -16,7 +16,7 @@ from torch import nn
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import CaseFiles, dataset_folder_name
-from autosam_net.data.plan import Plan, load_plan
+from autosam_net.data.plan import Plan
 from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.weights import weights_sha256
@@ -24,20 +24,21 @@ from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
 from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers
-from autosam_net.heads.head import build_head
+from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
 from autosam_net.inference.export import export_case, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
-from autosam_net.jsonio import from_json, to_json, write_json
+from autosam_net.jsonio import from_json, read_json, to_json, write_json
 from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
 from autosam_net.parallel import WHOLE, Part, each_case
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.registry import suggest
-from autosam_net.training.checkpoint import load_tensors
+from autosam_net.training.check_plan import load_checked_plan
+from autosam_net.training.checkpoint import load_tensors, tensors_sha256
 from autosam_net.training.run import ModelFolder, fit_together, list_models
 from autosam_net.training.train import MODEL_VERSION, head_shape, trained_by
 
@@ -286,7 +287,7 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
         UsageError: a fold is not trained.
         WeightsError: the encoder's weights are missing or damaged.
     """
-    plans = [load_plan(model.plan_file) for model in models]
+    plans = [load_checked_plan(model.plan_file) for model in models]
     for model, plan in zip(models, plans, strict=True):
         if plan.encoding.encoder != plans[0].encoding.encoder:
             raise ModelError(
@@ -349,12 +350,32 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
     """
     tensors, metadata = read_head(file, plan)
     weights = source.encoder.mask_decoder_weights
-    head = build_head(metadata["head"], head_shape(plan), metadata["settings"], weights)
+    shape = head_shape(plan)
     try:
+        _check_shapes(tensors, metadata, shape, weights)
+        head = build_head(metadata["head"], shape, metadata["settings"], weights)
         head.load_state_dict(tensors)
     except RuntimeError as error:
         raise ModelError(f"{file}: not the weights of a {metadata['head']} head; train this fold again") from error
     return head.to(source.device).eval()
+
+
+def _check_shapes(
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, Any],
+    shape: HeadShape,
+    weights: Mapping[str, torch.Tensor],
+) -> None:
+    """Compare a head's tensors with those it is to be built with, before these take memory: settings may be forged.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    with torch.device("meta"):
+        without_memory = {name: tensor.to("meta") for name, tensor in weights.items()}
+        planned = build_head(metadata["head"], shape, metadata["settings"], without_memory).state_dict()
+    if {name: tensor.shape for name, tensor in planned.items()} != {name: t.shape for name, t in tensors.items()}:
+        raise RuntimeError("other tensors than such a head has")
 
 
 def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -365,6 +386,12 @@ def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str
     """
     tensors, metadata = load_tensors(file)
     _check_metadata(file, metadata, plan)
+    run = file.with_name("run.json")
+    recorded = read_json(run).get("head_sha256") if run.is_file() else None
+    if recorded not in (None, tensors_sha256(tensors, metadata)):
+        raise ModelError(
+            f"{file}: not the head that {run.name} beside it tells of. Put back the right one, or train it."
+        )
     return tensors, metadata
 
 

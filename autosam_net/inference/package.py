@@ -43,6 +43,7 @@ from autosam_net.inference.model import (
 from autosam_net.inference.model_card import CARD_FILE
 from autosam_net.jsonio import from_json, load, read_json, write_json
 from autosam_net.paths import Folders, find_folders
+from autosam_net.training.check_plan import load_checked_plan
 from autosam_net.training.run import ModelFolder
 
 FORMAT, FORMAT_VERSION = "autosam_net model", 1
@@ -341,7 +342,7 @@ def _check_model(package: Package, model: ModelFolder, weights: Path | None) -> 
     missing = [name for name in REQUIRED if not (model.path / name).is_file()]
     if missing or not folds:
         raise ModelError(f"{model.path}: no {missing[0] if missing else 'fold'} in it. Get the file again.")
-    plan, manifest = load_plan(model.plan_file), package.manifest
+    plan, manifest = load_checked_plan(model.plan_file), package.manifest
     if (plan.dataset, plan.encoding.encoder, plan.encoding.weights) != (manifest.dataset, manifest.encoder.name, None):
         raise ModelError(f"{model.plan_file}: of another data set or encoder, or with a path to weights.")
     if weights is not None:

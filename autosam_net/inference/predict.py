@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,9 +16,12 @@ from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, batches_of
+from autosam_net.embedding.embed import BATCH, EncoderSource, batches_of
 from autosam_net.embedding.poses import put, put_back
+from autosam_net.memory import demand_free_memory
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid
+
+PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
 """Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
@@ -107,6 +111,12 @@ def _slices(
     readers: Sequence[PosedReader],
 ) -> Iterator[NDArray[np.float32]]:
     grid = tile_grid(case.properties.shape[1:], source.encoding)
+    pixels = max(BATCH["cpu"] * grid.size**2, math.prod(case.properties.cropped_shape[1:]) + math.prod(grid.shape))
+    demand_free_memory(
+        f"{case.properties.name}: {labels.outputs} maps of probabilities of a slice",
+        labels.outputs * pixels * PROBABILITY_BYTES / 2**20,
+        "Give the machine more memory.",
+    )
     batches = batches_of(count_inputs(case.properties.shape, source.encoding), source.device)
     tiles = (_mean_probabilities(readers, indices, heads, labels, source) for indices in batches)
     yield from assemble_slices(tiles, grid, case.properties.cropped_shape[1:])

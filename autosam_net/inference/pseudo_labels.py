@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from autosam_net.arrays import save_array
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.labels import LabelSet
@@ -56,7 +57,7 @@ def write_lessons(
         slices = slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses)
         labels = sure_labels(slices, case.properties, plan.label_set, largest)
         with atomic_file(lessons.file(name)) as temporary:
-            np.save(temporary, labels)
+            save_array(temporary, labels)
     return lessons
 
 

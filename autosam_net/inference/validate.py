@@ -18,6 +18,7 @@ from autosam_net.errors import UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
 from autosam_net.evaluation.confidence import ConfidenceTally
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
+from autosam_net.files import alone
 from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
 from autosam_net.inference.model import load_head
@@ -44,8 +45,7 @@ def train_and_validate(
     With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
     reach can be compared.
 
-    The summary is None where the fold holds nothing out, and where one was written already by a training that
-    `options.resume` takes up.
+    The summary is None where the fold holds nothing out, and where the fold was trained and validated already.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
@@ -62,10 +62,10 @@ def train_and_validate(
     folder = train_head(dataset, plan, configuration, fold, options, folders, lessons)
     if not this_team().leads:
         return folder, None
-    if not held_out or (options.resume and (folder / "validation" / "summary.json").is_file()):
-        write_model_card(ModelFolder(folder.parent), dataset, folders)
-        return folder, None
-    return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
+    if held_out and not (folder / "validation" / "summary.json").is_file():
+        return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
+    _describe(ModelFolder(folder.parent), dataset, folders)
+    return folder, None
 
 
 def validate_fold(
@@ -93,13 +93,20 @@ def validate_fold(
 
     output = folder / "validation"
     poses, largest = plan.encoding.all_poses, plan.largest_only()
-    summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, largest)
-    rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
-    replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
-    model = ModelFolder(folder.parent)
-    calibrate(model, patients_of(dataset, folders))
-    write_model_card(model, dataset, folders)
+    with alone(output):
+        summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, largest)
+        rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
+        replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
+        write_summary(summary, output)  # last: where it lies, the fold is validated
+    _describe(ModelFolder(folder.parent), dataset, folders)
     return summary
+
+
+def _describe(model: ModelFolder, dataset: DatasetSpec, folders: Folders) -> None:
+    """Learn from all folds which Dice to expect, and write the model's card; one fold after the other."""
+    with alone(model.path):
+        calibrate(model, patients_of(dataset, folders))
+        write_model_card(model, dataset, folders)
 
 
 def validate_cases(
@@ -113,7 +120,7 @@ def validate_cases(
     poses: Sequence[str] = (PLAIN,),
     largest_only: Sequence[Sequence[int]] = (),
 ) -> Summary:
-    """Write label maps, summary.json and cases.csv of labelled cases into `output`; return the summary.
+    """Write label maps of labelled cases into `output`; return the summary, which is not written yet.
 
     Embeddings are taken from the cache, and put there for the other heads to use.
 
@@ -132,6 +139,4 @@ def validate_cases(
         slices = slices_of(case, entry)
         export_case(target, slices, case.properties, plan.label_set, largest_only=largest_only)
     pairs = [(name, references[name], output / (name + dataset.file_ending)) for name in cases]
-    summary = evaluate_pairs(pairs, plan.label_set)
-    write_summary(summary, output)
-    return summary
+    return evaluate_pairs(pairs, plan.label_set)

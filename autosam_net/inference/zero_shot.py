@@ -21,7 +21,7 @@ from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.embedding.views import view_seed
 from autosam_net.encoders.catalog import ENCODERS
-from autosam_net.evaluation.report import Summary
+from autosam_net.evaluation.report import Summary, write_summary
 from autosam_net.inference.predict import assemble_slices, cached_reader
 from autosam_net.inference.prompted_decoder import PromptedDecoder
 from autosam_net.inference.prompts import PromptOptions, draw_box, draw_points
@@ -57,6 +57,7 @@ def zero_shot_fold(
     folder = folders.results / dataset.name / options.run_name / f"fold_{fold}"
     slices_of = partial(prompted_slices, decoder=decoder, labels=plan.label_set, source=source, options=options)
     summary = validate_cases(dataset, plan, folder / "validation", cases, slices_of, device, folders)
+    write_summary(summary, folder / "validation")
     record = {
         "prompts": "drawn from the reference labels",
         "options": options,

@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import functools
 import math
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autosam_net.arrays import save_array
 from autosam_net.data.case import CaseProperties, PreprocessedCase
 from autosam_net.data.dataset import CaseFiles, DatasetSpec, training_cases, unlabelled_scans
 from autosam_net.data.plan import Plan, Preprocessing, settings_digest
 from autosam_net.data.volume import Volume
 from autosam_net.errors import AutosamError, DatasetError, PlanError
-from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files
+from autosam_net.files import alone, atomic_folder, remove_folder, remove_leftovers, sha256_of_files
 from autosam_net.imageio import read_case, read_label
-from autosam_net.jsonio import load, write_json
-from autosam_net.memory import case_mib, demand_memory
+from autosam_net.jsonio import load, sealed, write_json
+from autosam_net.memory import case_mib, demand_free_memory, demand_memory
 from autosam_net.parallel import WHOLE, Part, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing import geometry
 from autosam_net.preprocessing.normalization import normalized_planes
 
 PREPROCESSING_VERSION = 1  # to be raised when the same settings give other arrays
+PIXEL_BYTES = 8  # float32, once as it is and once on disk or on the way there
+PREPROCESS_AGAIN = "Run autosam_plan_and_preprocess again; whole cases are kept."
 
 
 @dataclass(frozen=True)
 class StoredCase:
-    """The record beside a preprocessed case's arrays; `key` tells what it was made from."""
+    """The record beside a preprocessed case's arrays.
+
+    Attributes:
+        key: what it was made from.
+        sha256: over the files of its arrays; None in records of earlier versions.
+    """
 
     key: str
     properties: CaseProperties
+    sha256: str | None = None
 
 
 def preprocess_case(
@@ -61,6 +70,11 @@ def preprocess_case(
     array = geometry.crop(array, box)
     spacing = [step for axis, step in enumerate(image.geometry.spacing) if axis != settings.slice_axis]
     plane = geometry.plane_shape(array.shape[2:], (spacing[0], spacing[1]), settings.spacing)
+    demand_free_memory(
+        f"{name}: at a spacing of {settings.spacing:g} mm, of pixels of {spacing[0]:g} x {spacing[1]:g} mm, the case",
+        len(array) * array.shape[1] * math.prod(plane) * PIXEL_BYTES / 2**20,
+        "Correct the wrong one of both, or give the machine more memory.",
+    )
     normalized = np.empty((*array.shape[:2], *plane), np.float32)
     for volume, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
         for target, pixels in zip(volume, normalized_planes(channel, normalization), strict=True):
@@ -104,7 +118,8 @@ def preprocess_dataset(
     names = {case.name for case in cases}
     for folder in root.iterdir():
         if folder.is_dir() and folder.name not in names and not folder.name.startswith("."):
-            shutil.rmtree(folder, ignore_errors=True)  # another part may do the same
+            with suppress(FileNotFoundError):  # another part may do the same
+                remove_folder(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
     return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory_mib)
 
@@ -126,16 +141,26 @@ def cases_folder(dataset: DatasetSpec, folders: Folders) -> Path:
 
 
 def load_case(folder: Path) -> PreprocessedCase:
-    """Return a preprocessed case from its folder, its image memory-mapped.
+    """Return a preprocessed case from its folder, verified, its image memory-mapped.
 
     Raises:
-        PlanError: it has not been preprocessed.
+        PlanError: it has not been preprocessed, is damaged, or is being preprocessed anew.
     """
     stored = load_record(folder)
-    image = np.load(folder / "image.npy", mmap_mode="r", allow_pickle=False)
-    file = folder / "labels.npy"
-    labels = np.load(file, allow_pickle=False) if file.exists() else None
+    try:
+        whole = stored.sha256 in (None, sha256_of_files(_array_files(folder)))
+        arrays = [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)] if whole else []
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{folder}: a preprocessed case without its arrays ({error}). {PREPROCESS_AGAIN}") from error
+    if not whole or load_record(folder) != stored:
+        raise PlanError(f"{folder}: the arrays of the preprocessed case are damaged or changing. {PREPROCESS_AGAIN}")
+    image, labels = [*arrays, None][:2]
     return PreprocessedCase(image, labels, stored.properties)
+
+
+def _array_files(folder: Path) -> list[Path]:
+    labels = folder / "labels.npy"
+    return [folder / "image.npy", *([labels] if labels.exists() else [])]
 
 
 def load_record(folder: Path) -> StoredCase:
@@ -148,28 +173,38 @@ def load_record(folder: Path) -> StoredCase:
         raise PlanError(
             f"{folder.name}: not preprocessed ({folder} is missing). Run autosam_plan_and_preprocess first."
         )
-    return load(StoredCase, folder / "case.json")
+    try:
+        return load(StoredCase, folder / "case.json")
+    except PlanError as error:
+        raise PlanError(f"{error} {PREPROCESS_AGAIN}") from error
 
 
 def _preprocess_to_disk(case: CaseFiles, root: Path, settings: Preprocessing) -> CaseProperties:
     label_file = [] if case.label is None else [case.label]
     content = sha256_of_files([*case.images, *label_file])
     key = settings_digest(PREPROCESSING_VERSION, content, settings)
-    folder = root / case.name
-    if (stored := _stored_record(folder)) is not None and stored.key == key:
-        return stored.properties
+    with alone(root / case.name):
+        if (stored := _stored_record(root / case.name)) is not None and stored.key == key:
+            return stored.properties
+        return _write_case(case, root / case.name, key, settings)
+
+
+def _write_case(case: CaseFiles, folder: Path, key: str, settings: Preprocessing) -> CaseProperties:
     labels = None if case.label is None else read_label(case.label).array[0]
     result = preprocess_case(case.name, read_case(case.images), labels, settings)
     with atomic_folder(folder) as temporary:
-        np.save(temporary / "image.npy", result.image)
+        save_array(temporary / "image.npy", result.image)
         if result.labels is not None:
-            np.save(temporary / "labels.npy", result.labels)
-        write_json(temporary / "case.json", StoredCase(key, result.properties))
+            save_array(temporary / "labels.npy", result.labels)
+        record = StoredCase(key, result.properties, sha256_of_files(_array_files(temporary)))
+        write_json(temporary / "case.json", sealed(record))
     return result.properties
 
 
 def _stored_record(folder: Path) -> StoredCase | None:
+    """Return the record of a case that is whole, None where it is missing, damaged or of an earlier version."""
     try:
-        return load_record(folder)
-    except AutosamError:
-        return None  # missing or from another version: made anew
+        stored = load_record(folder)
+        return stored if sha256_of_files(_array_files(folder)) == stored.sha256 else None
+    except (AutosamError, OSError):
+        return None

@@ -12,7 +12,15 @@ import numpy as np
 from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
 from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.plan import Plan
-from autosam_net.data.splits import Split, detect_group_pattern, draw_labelled, group_cases, load_splits, select_fold
+from autosam_net.data.splits import (
+    Split,
+    check_splits,
+    detect_group_pattern,
+    draw_labelled,
+    group_cases,
+    load_splits,
+    select_fold,
+)
 from autosam_net.errors import UsageError
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder, load_record
@@ -32,11 +40,19 @@ def records_of(dataset: DatasetSpec, cases: Sequence[str], folders: Folders) -> 
 
 
 def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> Split:
-    """Return the cases of a fold, its training part reduced to the labelled patients that the options ask for."""
-    split = select_fold(load_splits(folders.preprocessed / dataset.name / "splits_final.json"), fold)
+    """Return the cases of a fold, its training part reduced to the labelled patients that the options ask for.
+
+    Raises:
+        PlanError: the splits name a case that is not there, or take a patient apart.
+        UsageError: there is no such fold, or not so many patients.
+    """
+    file, patients = folders.preprocessed / dataset.name / "splits_final.json", patients_of(dataset, folders)
+    splits = load_splits(file)
+    check_splits(splits, patients, str(file))
+    split = select_fold(splits, fold)
     if options.labelled is None:
         return split
-    return Split(draw_labelled(split.train, patients_of(dataset, folders), options.labelled, options.seed), split.val)
+    return Split(draw_labelled(split.train, patients, options.labelled, options.seed), split.val)
 
 
 def unlabelled_part(

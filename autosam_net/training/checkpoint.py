@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +21,10 @@ from autosam_net.errors import ModelError
 from autosam_net.files import atomic_file
 from autosam_net.jsonio import canonical
 
+log = logging.getLogger(__name__)
+
 METADATA = "autosam_net"
+CHECKSUM = "sha256"  # key in the metadata
 
 
 @dataclass
@@ -88,13 +95,30 @@ def restore_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and metadata to a safetensors file, atomically; equal content makes equal bytes.
+    """Write tensors and metadata to a safetensors file with a checksum, atomically; equal content makes equal bytes.
 
     The metadata are one text, since safetensors writes several in an order that differs from run to run.
+
+    Raises:
+        OSError: it cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = {**metadata, CHECKSUM: tensors_sha256(contiguous, metadata)}
     with atomic_file(path) as temporary:
-        save_file(contiguous, temporary, {METADATA: canonical(metadata)})
+        try:
+            save_file(contiguous, temporary, {METADATA: canonical(content)})
+        except SafetensorError as error:  # it says the number of the system's error in words only
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the sha256 (hexadecimal) over tensors, their names and types, and metadata."""
+    digest = hashlib.sha256(canonical(metadata).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(canonical([name, str(tensor.dtype), tuple(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -109,7 +133,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file. Train this fold first.") from None
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: damaged ({error}). Train this fold again with --overwrite.") from error
     try:
         content = json.loads(metadata[METADATA])
@@ -117,6 +141,11 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         content = None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: not written by this version of autosam_net. Train this fold again with --overwrite.")
+    checksum = content.pop(CHECKSUM, None)
+    if checksum is None:
+        log.warning("%s: of an earlier version, without a checksum; it is used as it is", path)
+    elif checksum != tensors_sha256(tensors, content):
+        raise ModelError(f"{path}: damaged (its checksum is wrong). Train this fold again with --overwrite.")
     return tensors, content
 
 

@@ -10,7 +10,6 @@ results/Dataset027_ACDC/vit/                   a model: one configuration, train
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from pathlib import Path
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.errors import ModelError, PlanError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
-from autosam_net.files import remove_leftovers
-from autosam_net.jsonio import write_json_if_changed
+from autosam_net.files import remove_folder, remove_leftovers
+from autosam_net.jsonio import read_json, write_json_if_changed
 from autosam_net.paths import Folders
 
 
@@ -34,7 +33,7 @@ class TrainingOptions:
         epochs: replaces the planned number.
         max_minutes: of encoding and training together; training is shortened to fit.
         device: "cpu", "cuda", "cuda:1" ...
-        resume: go on from the checkpoint of an earlier, unfinished training.
+        resume: keep a finished training of other settings, instead of refusing.
         overwrite: throw an earlier training away.
     """
 
@@ -109,25 +108,38 @@ def list_models(folders: Folders) -> Iterator[ModelFolder]:
             yield model
 
 
-def prepare_fold(model: ModelFolder, fold: str, plan: Plan, options: TrainingOptions) -> Path:
+def prepare_fold(model: ModelFolder, fold: str, plan: Plan, options: TrainingOptions, training: str) -> Path:
     """Return the fold's folder, ready for a training that begins or goes on.
+
+    Args:
+        training: digest of all that the result depends on; the same training, asked for again, goes on or is done.
 
     Raises:
         ModelError: the plan does not fit the model's other folds.
-        PlanError: an earlier training is there and neither resume nor overwrite was asked for.
+        PlanError: another training was finished before and neither resume nor overwrite was asked for.
     """
     folder = model.fold(fold)
-    traces = [name for name in ("model.safetensors", "checkpoint.safetensors") if (folder / name).exists()]
-    if traces and not (options.resume or options.overwrite):
-        state = "was trained" if traces[0].startswith("model") else "has an unfinished training"
-        raise PlanError(f"{folder}: this fold {state} before. Give --continue to go on, or --overwrite to begin anew.")
+    trained = (folder / "model.safetensors").exists()
+    if trained and not (options.resume or options.overwrite or _training_of(folder) == training):
+        raise PlanError(
+            f"{folder}: this fold was trained before. Give --continue to keep it, or --overwrite to begin anew."
+        )
     model.check_plan(plan, replaced=fold if options.overwrite else None)
     if options.overwrite and folder.exists():
         (model.path / EXPECTED_DICE_FILE).unlink(missing_ok=True)  # learnt from this fold too
-        shutil.rmtree(folder)
+        remove_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for place in (model.path, folder, folder / "validation"):
         remove_leftovers(place)
     if not (folder / "model.safetensors").exists():
         write_json_if_changed(model.plan_file, plan)  # what is older than a plan was predicted by another
     return folder
+
+
+def _training_of(folder: Path) -> str | None:
+    """Return the digest of the training whose head lies in a fold's folder; None where nothing says so."""
+    try:
+        run = read_json(folder / "run.json")
+    except PlanError:
+        return None
+    return run.get("training") if isinstance(run, dict) else None

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_pose
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
-from autosam_net.files import sha256_of_files
+from autosam_net.files import alone, sha256_of_files
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import to_json, write_json
 from autosam_net.parallel import WHOLE
@@ -38,6 +39,7 @@ from autosam_net.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
     save_tensors,
+    tensors_sha256,
 )
 from autosam_net.training.curves import write_log
 from autosam_net.training.losses import SegmentationLoss, foreground_dice
@@ -113,8 +115,10 @@ def train_head(
             `inference.validate.train_and_validate` makes them.
 
     Raises:
+        BusyError: another process is training this fold.
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
-        PlanError: the configuration is not in the plan, a case is not preprocessed, or this fold was trained before.
+        PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
+            this fold was finished before.
         UsageError: there is no such fold, or not so many patients, or the processes cannot share a batch.
         WeightsError: the encoder's weights are missing.
     """
@@ -129,15 +133,27 @@ def train_head(
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     team.check_batch(settings.batch_size)
-    folder = prepare_fold(model, str(fold), plan, options) if team.leads else model.fold(str(fold))
-    team.wait()
-    if (folder / "model.safetensors").exists():
-        log.info("%s: already trained (--overwrite trains it anew)", folder)
-        return folder
-    source = EncoderSource(plan.encoding, options.device)
-    deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
     digest = _digest(plan, settings, options, records, lessons)
-    run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, team)
+    busy = "another process is training this fold. Wait until it has finished."
+    with alone(model.fold(str(fold)), busy) if team.leads else nullcontext():
+        folder = model.fold(str(fold))
+        if team.leads:
+            prepare_fold(model, str(fold), plan, options, _training(digest, settings, options))
+        team.wait()
+        if (folder / "model.safetensors").exists():
+            log.info("%s: already trained (--overwrite trains it anew)", folder)
+            return folder
+        source = EncoderSource(plan.encoding, options.device)
+        deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
+        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, team)
+        _train(run, dataset, split, records, folders)
+    return folder
+
+
+def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[StoredCase], folders: Folders) -> None:
+    """Encode what the cache lacks, train, and write the fold's files, the head last: where it lies, all is done."""
+    begin = time.monotonic()
+    plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = plan.encoding.views_for(inputs)
     log.info("training on %d cases, %d views of each slice", len(split.train), views)
@@ -147,9 +163,9 @@ def train_head(
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
     more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
-    epochs = settings.epochs_for(inputs, count_patients(split, dataset, folders))
+    epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
     state = _initial_state(run, options.epochs or epochs)
-    if options.resume and run.checkpoint.exists():
+    if run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
@@ -157,10 +173,9 @@ def train_head(
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
     _optimize(run, state, CachedBatches(entries, plan.label_set), more)
     if team.leads:
-        write_json(folder / "run.json", _manifest(run, split, views, state, encoded - begin))
-        _save_model(run, state)  # last: where it lies, the fold counts as trained
+        write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
+        _save_model(run, state)
     team.wait()
-    return folder
 
 
 def _taught_batches(
@@ -191,6 +206,11 @@ def _digest(
     return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught)
 
 
+def _training(digest: str, settings: Configuration, options: TrainingOptions) -> str:
+    """Return the digest of all that a result depends on, the length of the training included."""
+    return settings_digest(digest, settings, options.epochs, options.max_minutes)
+
+
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
@@ -219,7 +239,7 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
             stop.signal_number = team.agreed(stop.signal_number or 0, max) or None  # they stop after the same iteration
             if stop.signal_number is not None:
                 _save_checkpoint(run, state)
-                log.warning("%s: saved after iteration %d; go on with --continue", run.folder, state.iteration)
+                log.warning("%s: saved after iteration %d; the same command goes on", run.folder, state.iteration)
                 stop.raise_if_requested()
         stop.raise_if_requested()  # between the last iteration and here
 
@@ -262,9 +282,9 @@ def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
         if affordable < state.epochs:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
-    _save_checkpoint(run, state)
     if run.team.leads:
         write_log(run.folder, state.log)
+    _save_checkpoint(run, state)  # last: what is written before is written again after a kill
     log.info(
         "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
         *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
@@ -303,8 +323,8 @@ def trained_by(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _save_model(run: _Run, state: TrainingState) -> None:
-    metadata = {
+def _head_metadata(run: _Run) -> dict[str, Any]:
+    return {
         "version": MODEL_VERSION,
         "head": run.settings.head,
         "settings": run.settings.settings,
@@ -312,11 +332,16 @@ def _save_model(run: _Run, state: TrainingState) -> None:
         "encoder_sha256": run.source.encoder.weights_sha256,
         **trained_by(run.plan),
     }
-    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), metadata)
+
+
+def _save_model(run: _Run, state: TrainingState) -> None:
+    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), _head_metadata(run))
 
 
 def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
     return {
+        "training": _training(run.digest, run.settings, run.options),
+        "head_sha256": tensors_sha256(state.head.state_dict(), _head_metadata(run)),
         "trained_on": split.train,
         "unlabelled": () if run.lessons is None else run.lessons.cases,
         "held_out": split.val,

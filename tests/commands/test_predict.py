@@ -108,4 +108,4 @@ def test_a_dicom_series_gives_a_dicom_seg(root: Path, tmp_path: Path) -> None:
     series = write_series(tmp_path / "ct", noise((3, 40, 36)))
     words = ["-i", str(series), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn", "--save_dicom_seg"]
     assert main(words) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}

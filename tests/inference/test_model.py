@@ -114,7 +114,7 @@ def test_a_series_is_predicted_and_segmented_as_dicom(model: Model, tmp_path: Pa
     for name in ("one", "two"):
         write_series(tmp_path / "in" / name, noise((3, 40, 36)), OBLIQUE, seed=name)
     written = model.predict_folder(tmp_path / "in", tmp_path / "out", save_dicom_seg=True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
         "cases.csv",
         *("one.dcm", "one.nii.gz"),
         "plan.json",
@@ -236,6 +236,15 @@ def test_a_plan_that_was_edited_after_training_is_refused(prepared: Prepared, mo
     preprocessing = replace(prepared.plan.preprocessing, spacing=1.0)
     rewrite_plan(prepared, moved, replace(prepared.plan, preprocessing=preprocessing))
     with pytest.raises(ModelError, match=r"fold_0.*: trained by another plan: preprocessing was .* is now"):
+        load_model(900, ["cnn"], folders=moved)
+
+
+def test_a_forged_setting_takes_no_memory(prepared: Prepared, moved: Folders) -> None:
+    file = moved.results / prepared.dataset.name / "cnn" / "fold_0" / "model.safetensors"
+    tensors, metadata = load_tensors(file)
+    file.with_name("run.json").unlink()
+    save_tensors(file, tensors, {**metadata, "settings": {"width": float(2**24)}})
+    with pytest.raises(ModelError, match=r"model.safetensors: not the weights of a cnn head"):
         load_model(900, ["cnn"], folders=moved)
 
 

@@ -191,17 +191,19 @@ def test_views_fit_the_time() -> None:
     assert rules.choose_views(ENCODING, 1000, 5, 0.5, 1e6)[0].views_for(800) == 2
 
 
-def test_plain_slices_are_always_encoded() -> None:
+def test_plain_slices_are_always_encoded_and_turned_ones_where_any_pose_is_expected() -> None:
     encoding, _ = rules.choose_views(ENCODING, inputs=10_000, folds=5, seconds=2.0, disk_mib=1e6)
-    assert encoding.slice_budget == 8000
-    assert encoding.views_for(8000) == 1
+    assert encoding.slice_budget == 16000
+    assert encoding.views_for(8000) == 2
+    alike = replace(ENCODING, rotation=rules.SAME_POSE)
+    assert rules.choose_views(alike, 10_000, 5, 2.0, 1e6)[0].views_for(8000) == 1
 
 
 def test_views_fit_the_disk() -> None:
     encoding, reason = rules.choose_views(ENCODING, inputs=100, folds=5, seconds=0.01, disk_mib=1000.0)
     assert encoding.slice_budget < 250
     assert "half of the free" in reason
-    assert rules.choose_views(ENCODING, 100, 5, 0.01, 0.0)[0].slice_budget == 80
+    assert rules.choose_views(ENCODING, 100, 5, 0.01, 0.0)[0].slice_budget == 160
 
 
 def test_the_slices_themselves_are_no_encoder_to_plan_for() -> None:

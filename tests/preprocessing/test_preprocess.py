@@ -14,7 +14,7 @@ from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Normalization, Preprocessing
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.embedding.embed import embed_dataset
-from autosam_net.errors import DatasetError, PlanError
+from autosam_net.errors import AutosamError, DatasetError, PlanError
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import resize_labels, restore
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, preprocess_case, preprocess_dataset
@@ -51,6 +51,11 @@ def test_another_number_of_channels_is_refused() -> None:
     two = Volume(np.zeros((2, 3, 4, 5), np.float32), Geometry((1.0, 1.0, 1.0)))
     with pytest.raises(DatasetError, match="case: the image has 2 channels, the plan was made for 1"):
         preprocess_case("case", two, None, SETTINGS)
+
+
+def test_what_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(AutosamError, match=r"case: at a spacing of 1e-05 mm, .* GiB of memory, .* are free. Correct"):
+        preprocess_case("case", volume(), None, replace(SETTINGS, spacing=1e-5))
 
 
 def test_memory_stays_a_few_times_that_of_the_image() -> None:

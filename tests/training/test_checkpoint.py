@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from autosam_net.errors import ModelError
+from autosam_net.training import checkpoint
 from autosam_net.training.checkpoint import (
     TrainingState,
     load_tensors,
@@ -61,6 +64,22 @@ def test_equal_content_makes_equal_bytes(tmp_path: Path) -> None:
         contents.add((tmp_path / "a.safetensors").read_bytes())
     assert len(contents) == 1
     assert load_tensors(tmp_path / "a.safetensors")[1] == metadata
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {})
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "a.safetensors"))
+
+
+def test_a_file_of_an_earlier_version_is_used_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_file({"x": torch.ones(2)}, tmp_path / "old.safetensors", {"autosam_net": '{"version": 1}'})
+    assert load_tensors(tmp_path / "old.safetensors")[1] == {"version": 1}
+    assert "old.safetensors: of an earlier version, without a checksum" in caplog.text
 
 
 def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:

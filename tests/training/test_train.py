@@ -11,11 +11,14 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autosam_net.data.plan import Plan, load_plan
+from autosam_net.embedding.embed import EncoderSource
 from autosam_net.errors import ModelError, PlanError, UsageError
+from autosam_net.inference.model import load_head
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
@@ -113,9 +116,19 @@ def test_an_earlier_training_is_never_lost_unasked(prepared: Prepared, folders: 
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
     before = weights(folder)
     with pytest.raises(PlanError, match=r"was trained before. Give --continue .* or --overwrite"):
-        train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
-    train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(resume=True), folders)
+        train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=3), folders)
+    train_head(prepared.dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=3, resume=True), folders)
+    train_head(prepared.dataset, prepared.plan, "linear", 0, folders=folders)
     assert weights(folder) == before
+
+
+def test_a_head_of_another_fold_is_found(prepared: Prepared, folders: Folders) -> None:
+    first, second = (train_head(prepared.dataset, prepared.plan, "linear", fold, folders=folders) for fold in (0, 1))
+    source = EncoderSource(prepared.plan.encoding, "cpu")
+    load_head(second / "model.safetensors", prepared.plan, source)
+    shutil.copy(first / "model.safetensors", second)
+    with pytest.raises(ModelError, match=r"fold_1/model.safetensors: not the head that run.json beside it tells of"):
+        load_head(second / "model.safetensors", prepared.plan, source)
 
 
 def test_a_time_limit_shortens_the_training(
@@ -158,11 +171,14 @@ def test_too_many_labelled_patients_and_unknown_folds_are_refused(prepared: Prep
 def unfinished(prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a fold whose training was stopped after the first of two epochs."""
 
-    def stop(*_: object) -> None:
+    plain_save = train.save_checkpoint
+
+    def save_and_stop(*arguments: Any) -> None:
+        plain_save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_log", stop)
+        patch.setattr(train, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
     return folders.results / prepared.dataset.name / "cnn" / "fold_0"
