@@ -30,7 +30,7 @@ def test_from_raw_data_to_predictions(place: Path, capsys: pytest.CaptureFixture
         exec(compile(block, "python_api.md", "exec"), names)
     result, written = names["result"], names["written"]
     assert result.labels.shape == names["image"].shape == names["heart"].shape
-    np.testing.assert_array_equal(result.labels, names["same"].labels)
+    np.testing.assert_array_equal(result.labels, names["again"].labels)
     assert names["embeddings"].shape == (result.labels.shape[0], 256, 64, 64)
     assert [path.name for path in written] == ["patient006_frame01.nii.gz", "patient007_frame01.nii.gz"]
     assert (place / "work" / "out" / "summary.json").is_file()
