@@ -34,7 +34,7 @@ from autosam_net.parallel import map_cases
 from autosam_net.preprocessing.preprocess import preprocess_case
 from planning.extract_fingerprint import measure_class
 
-SHAPE = (96, 128, 128)
+SHAPE = (64, 80, 80)
 VOXELS = math.prod(SHAPE)
 CLASSES = LabelSet({"background": 0, **{f"organ{index}": index for index in range(1, 21)}})
 GEOMETRY = Geometry(spacing=(1.0, 1.0, 1.0))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from autosam_net import parallel
+from autosam_net.embedding import embed
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import embed_dataset, preprocessed_cases
 from autosam_net.errors import AutosamError, DatasetError, UsageError
@@ -27,6 +28,7 @@ from autosam_net.training.run import TrainingOptions
 from autosam_net.training.team import Team
 from autosam_net.training.train import train_head
 from tests.support import Prepared, with_unet
+from tests.team_program import train_without_dropout
 
 TEAM = Path(__file__).parent / "team_program.py"
 pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own; a cluster warns of a slow machine
@@ -174,20 +176,22 @@ def test_parts_preprocess_into_one_folder(prepared: Prepared, tmp_path: Path) ->
     assert preprocessed_cases(prepared.dataset, folders) == preprocessed_cases(prepared.dataset, prepared.folders)
 
 
-def test_two_processes_train_the_head_that_one_trains(prepared: Prepared, tmp_path: Path) -> None:
+def test_two_processes_train_the_head_that_one_trains(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Float32 and no dropout: what differs is the order in which gradients are added up."""
-    trained = {}
-    for processes in (1, 2):
-        results = tmp_path / str(processes)
-        words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-        arguments = [str(TEAM), str(prepared.root), str(results), str(prepared.plan.encoding.weights)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-        answer = subprocess.run([*words, *arguments], env=environment, capture_output=True, text=True, check=False)
-        assert answer.returncode == 0, answer.stderr[-3000:]
-        trained[processes], _ = load_tensors(results / prepared.dataset.name / "cnn" / "fold_0" / "model.safetensors")
-    assert trained[1].keys() == trained[2].keys()
-    for name, tensor in trained[1].items():
-        np.testing.assert_allclose(tensor, trained[2][name], atol=2e-5, err_msg=name)
+    monkeypatch.setattr(embed, "supports_bfloat16", lambda device: False)
+    alone = train_without_dropout(prepared.dataset, prepared.folders, tmp_path / "one", "cpu")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    words = [str(TEAM), str(prepared.root), str(tmp_path / "two"), str(prepared.plan.encoding.weights)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    answer = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    together = tmp_path / "two" / alone.relative_to(tmp_path / "one")
+    one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (alone, together))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        np.testing.assert_allclose(tensor, two[name], atol=2e-5, err_msg=name)
 
 
 def test_a_batch_must_be_shared_equally() -> None:
