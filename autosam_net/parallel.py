@@ -31,7 +31,7 @@ KILLED = {
 """Error of joblib or Dask (which need not be installed) -> cure."""
 
 _CLUSTER: ContextVar[Any] = ContextVar("Dask client", default=None)
-_ONE_AT_A_TIME = threading.Lock()  # views are drawn from global random numbers, and the folder is the process's
+_ONE_AT_A_TIME = threading.Lock()  # global random numbers are seeded for each view, and the folder is the process's
 
 TERMINAL = (0.2, 0.0)  # seconds between two states of a bar, and before the first
 PLAIN = (10.0, 2.0)

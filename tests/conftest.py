@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             EncoderEntry(TINY, "tiny", build_tiny, 64, 16, 4, source, 0.01, 0.01, "for tests", channels=32)
         )
     return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty folder to work in; the tiny encoder takes the place of the default one."""
+    (tmp_path / "weights").mkdir()
+    shutil.copy(tiny_weights, tmp_path / "weights")
+    monkeypatch.setattr("autosam_net.encoders.weights.weights_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr("planning.rules.CPU_ENCODER", TINY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from autosam_net.data.plan import (
 )
 from autosam_net.data.splits import group_cases, make_splits
 from autosam_net.jsonio import sealed, write_json
-from autosam_net.paths import Folders
+from autosam_net.paths import Folders, find_folders
 
 TINY = "tiny_for_tests"
 
@@ -96,6 +97,14 @@ class Prepared:
     plan: Plan
     folders: Folders
     root: Path
+
+
+def copied(place: Prepared, root: Path) -> Prepared:
+    """Return a copy of a raw and preprocessed data set below `root`, without its embeddings."""
+    for name in ("raw", "preprocessed"):
+        shutil.copytree(place.root / name, root / name, ignore=shutil.ignore_patterns("embeddings"))
+    folders = find_folders(root)
+    return Prepared(replace(place.dataset, folder=folders.raw / place.dataset.name), place.plan, folders, root)
 
 
 def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support import TINY
 from tests.test_readme import ROOT, blocks
-
-
-@pytest.fixture
-def place(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder to work in; the tiny encoder takes the place of the default one."""
-    (tmp_path / "weights").mkdir()
-    shutil.copy(tiny_weights, tmp_path / "weights")
-    monkeypatch.setattr("autosam_net.encoders.weights.weights_folder", lambda: tmp_path / "weights")
-    monkeypatch.setattr("planning.rules.CPU_ENCODER", TINY)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_from_raw_data_to_predictions(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +15,6 @@ import pytest
 
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.heads.head import HEADS
-from tests.support import TINY
 from tests.test_help import SCRIPTS
 from tests.test_readme import ROOT, blocks
 
@@ -67,16 +65,9 @@ def test_an_example_is_a_plugin(guide: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder to work in; encoder and training are small ones."""
-    (tmp_path / "weights").mkdir()
-    shutil.copy(tiny_weights, tmp_path / "weights")
-    monkeypatch.setattr("autosam_net.encoders.weights.weights_folder", lambda: tmp_path / "weights")
-    monkeypatch.setattr("planning.rules.CPU_ENCODER", TINY)
+def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
     head = HEADS.get("cnn")
     monkeypatch.setattr(head, "recipe", replace(head.recipe, epochs=1, iterations=2))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +80,7 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert import_module(SCRIPTS[first].partition(":")[0]).main(words) == 0, line
 
 
+@pytest.mark.usefixtures("short_training")
 def test_a_first_model(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PWD", str(place))
     guide = GUIDES / "first_model.md"

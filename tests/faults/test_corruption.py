@@ -32,12 +32,11 @@ from autosam_net.data.splits import group_cases, load_splits
 from autosam_net.errors import AutosamError
 from autosam_net.files import sha256_of_files
 from autosam_net.imageio import read_image, read_label
-from autosam_net.paths import find_folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.training.cases import training_split
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
-from tests.support import Prepared, write_nifti
+from tests.support import Prepared, copied, write_nifti
 
 EXAMPLES = 40  # of each kind of file
 MANY = 1000
@@ -164,14 +163,10 @@ def corrupted_json(draw: st.DrawFn, content: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def place(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Return a copy of the phantom, small, with one case encoded, one fold trained, and an image to predict."""
-    root = tmp_path_factory.mktemp("corruption")
-    for name in ("raw", "preprocessed"):
-        shutil.copytree(prepared.root / name, root / name, ignore=shutil.ignore_patterns("embeddings"))
-    folders = find_folders(root)
-    dataset = find_dataset(900, folders)
-    train_head(dataset, prepared.plan, "linear", 0, TrainingOptions(epochs=1), folders)
-    write_nifti(root / "in" / "scan_0000.nii.gz", np.random.default_rng(0).random((2, 40, 40)).astype(np.float32))
-    return Prepared(dataset, prepared.plan, folders, root)
+    place = copied(prepared, tmp_path_factory.mktemp("corruption"))
+    train_head(place.dataset, place.plan, "linear", 0, TrainingOptions(epochs=1), place.folders)
+    write_nifti(place.root / "in" / "scan_0000.nii.gz", np.random.default_rng(0).random((2, 40, 40)).astype(np.float32))
+    return place
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ from autosam_net.errors import AutosamError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, ExpectedDice, Judgement, Line, read_expected_dice
 from autosam_net.inference.model import read_head
 from autosam_net.jsonio import load, sealed, write_json
-from autosam_net.paths import find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.training.checkpoint import load_tensors
 from autosam_net.training.train import train_head
-from tests.support import Prepared
+from tests.support import Prepared, copied
 
 HEADER = 256  # bytes at the start, in which half of the damage is done
 DAMAGES = 40  # of each kind of file
@@ -64,15 +62,11 @@ def damages(content: bytes, other: bytes, rng: np.random.Generator) -> Iterator[
 @pytest.fixture(scope="module")
 def place(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Return a copy of the phantom with embeddings of two cases and two folds that are trained."""
-    root = tmp_path_factory.mktemp("damage")
-    for name in ("raw", "preprocessed"):
-        shutil.copytree(prepared.root / name, root / name, ignore=shutil.ignore_patterns("embeddings"))
-    folders = find_folders(root)
-    dataset = replace(prepared.dataset, folder=folders.raw / prepared.dataset.name)
-    embed_dataset(dataset, prepared.plan, folders, first_two(prepared))
+    place = copied(prepared, tmp_path_factory.mktemp("damage"))
+    embed_dataset(place.dataset, place.plan, place.folders, first_two(place))
     for fold in (0, 1):
-        train_head(dataset, prepared.plan, "linear", fold, folders=folders)
-    return Prepared(dataset, prepared.plan, folders, root)
+        train_head(place.dataset, place.plan, "linear", fold, folders=place.folders)
+    return place
 
 
 def first_two(place: Prepared) -> list[str]:

@@ -11,7 +11,7 @@ from autosam_net.jsonio import write_json
 from autosam_net.paths import find_folders
 from autosam_net.training.run import TrainingOptions
 from planning.extract_fingerprint import extract_fingerprint
-from tests.support import Prepared
+from tests.support import Prepared, copied
 
 REASON = "because <script>alert(1)</script> & so"
 
@@ -19,16 +19,12 @@ REASON = "because <script>alert(1)</script> & so"
 @pytest.fixture(scope="session")
 def planned(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Return the phantom measured and planned, with a reason that is no HTML."""
-    root = tmp_path_factory.mktemp("planned")
-    for name in ("raw", "preprocessed"):
-        shutil.copytree(prepared.root / name, root / name, ignore=shutil.ignore_patterns("embeddings"))
-    folders = find_folders(root)
-    dataset = replace(prepared.dataset, folder=folders.raw / prepared.dataset.name)
-    folder = folders.preprocessed / dataset.name
-    write_json(folder / "dataset_fingerprint.json", extract_fingerprint(dataset, folders, workers=1))
+    place = copied(prepared, tmp_path_factory.mktemp("planned"))
+    folder = place.folders.preprocessed / place.dataset.name
+    write_json(folder / "dataset_fingerprint.json", extract_fingerprint(place.dataset, place.folders, workers=1))
     plan = replace(prepared.plan, reasons={"encoder": REASON, "head linear": "the only one"})
     write_json(folder / "plan.json", plan)
-    return Prepared(dataset, plan, folders, root)
+    return replace(place, plan=plan)
 
 
 @pytest.fixture(scope="session")
