@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ from autosam_net.training.unlabelled import (
 
 log = logging.getLogger(__name__)
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         embed_dataset(dataset, plan, folders, team.share.of(split.train), views, options.device)
         team.wait()
     entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
-    more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
+    more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
     state = _initial_state(run, options.epochs or epochs)
@@ -171,24 +172,23 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         log.info("going on after iteration %d", state.iteration)
     if not team.leads:  # dropout of its own; the first process's is that of a process alone
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
-    _optimize(run, state, CachedBatches(entries, plan.label_set), more)
+    _optimize(run, state, CachedBatches(entries, plan.label_set, run.settings.crop), more)
     if team.leads:
         write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
         _save_model(run, state)
     team.wait()
 
 
-def _taught_batches(
-    dataset: DatasetSpec, plan: Plan, lessons: Lessons, device: str, folders: Folders
-) -> PseudoLabelledBatches:
+def _taught_batches(run: _Run, dataset: DatasetSpec, lessons: Lessons, folders: Folders) -> PseudoLabelledBatches:
+    plan = run.plan
     log.info("and on pseudo-labels of %d unlabelled cases", len(lessons.cases))
-    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, device)
+    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, run.options.device)
     grids = [
         tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
     ]
     maps = [np.load(lessons.file(case), mmap_mode="r", allow_pickle=False) for case in lessons.cases]
     cases = [PseudoLabelledCase(*parts) for parts in zip(entries, maps, grids, strict=True)]
-    return PseudoLabelledBatches(cases, unknown_value(plan.label_set))
+    return PseudoLabelledBatches(cases, unknown_value(plan.label_set), run.settings.crop)
 
 
 def _digest(
@@ -214,6 +214,8 @@ def _training(digest: str, settings: Configuration, options: TrainingOptions) ->
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
+    channels = head_shape(run.plan).channels
+    lesson = partial(unlabelled_loss, mixed_precision=run.mixed_precision, channels=channels)
     team, head = run.team, run.team.wrapped(state.head.train())
     clock = time.monotonic()
     with StopRequest() as stop:
@@ -227,7 +229,7 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
             loss = loss_function(logits, labels)
             if unlabelled is not None:
                 seen, taught = (part.to(device) for part in unlabelled.draw(rng, settings.batch_size))
-                loss = loss + unlabelled_loss(state.head, seen, taught, loss_function, rng, run.mixed_precision)
+                loss = loss + lesson(state.head, seen, taught, loss_function, rng)
             _step(state, team.scaled(loss), rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
@@ -309,7 +311,8 @@ def _initial_state(run: _Run, epochs: int) -> TrainingState:
 def head_shape(plan: Plan) -> HeadShape:
     """Return what a head of this plan takes and gives."""
     entry = ENCODERS.get(plan.encoding.encoder)
-    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, plan.encoding.input_size)
+    encoding = plan.encoding
+    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, encoding.input_size, encoding.pixel_channels)
 
 
 def trained_by(plan: Plan) -> dict[str, Any]:
@@ -317,7 +320,7 @@ def trained_by(plan: Plan) -> dict[str, Any]:
     encoding = plan.encoding
     return {
         "preprocessing": plan.preprocessing,
-        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb),
+        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb, encoding.pixels),
         "labels": [*plan.labels.items()],
         "regions_class_order": plan.regions_class_order,
     }
