@@ -31,7 +31,7 @@ from autosam_net.inference.export import export_case, refuse_without_series, sav
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
-from autosam_net.jsonio import from_json, read_json, to_json, write_json
+from autosam_net.jsonio import from_json, read_sealed, to_json, write_json
 from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
 from autosam_net.parallel import WHOLE, Part, each_case
 from autosam_net.paths import Folders
@@ -386,7 +386,7 @@ def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str
     tensors, metadata = load_tensors(file)
     _check_metadata(file, metadata, plan)
     run = file.with_name("run.json")
-    recorded = read_json(run).get("head_sha256") if run.is_file() else None
+    recorded = read_sealed(run).get("head_sha256") if run.is_file() else None
     if recorded not in (None, tensors_sha256(tensors, metadata)):
         raise ModelError(
             f"{file}: not the head that {run.name} beside it tells of. Put back the right one, or train it."

@@ -26,7 +26,7 @@ from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
 from autosam_net.heads.head import HeadShape, build_head
-from autosam_net.jsonio import to_json, write_json
+from autosam_net.jsonio import sealed, to_json, write_json
 from autosam_net.parallel import WHOLE
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase
@@ -173,7 +173,7 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
     _optimize(run, state, CachedBatches(entries, plan.label_set), more)
     if team.leads:
-        write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
+        write_json(run.folder / "run.json", sealed(_manifest(run, split, views, state, encoded - begin)))
         _save_model(run, state)
     team.wait()
 
@@ -186,7 +186,7 @@ def _taught_batches(
     grids = [
         tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
     ]
-    maps = [np.load(lessons.file(case), mmap_mode="r", allow_pickle=False) for case in lessons.cases]
+    maps = [lessons.read(case) for case in lessons.cases]
     cases = [PseudoLabelledCase(*parts) for parts in zip(entries, maps, grids, strict=True)]
     return PseudoLabelledBatches(cases, unknown_value(plan.label_set))
 

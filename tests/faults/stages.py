@@ -154,7 +154,7 @@ def _counts(file: Path) -> bool:
 def _lasting(file: Path) -> bytes:
     if file.name == "run.json":
         record = json.loads(file.read_text())
-        for key in ("finished", "seconds", "peak_memory_mib", "command"):
+        for key in ("finished", "seconds", "peak_memory_mib", "command", "checksum"):
             del record[key]
         return json.dumps(record).encode()
     if file.name == "training_log.csv":

@@ -19,7 +19,9 @@ POINTS = 2
 PARTS = (0.0, 0.6)  # of what a stage writes, for which there is space
 CURES = ("Free some space", "Give yourself the permission", "Check the file and the free space", "Raise the limit")
 GROWING = ("cases.csv", "training_log.csv")
-"""Tables in which what was finished is kept, a line each; progress.png shows such a table."""
+"""Tables in which what was finished is kept, a line each."""
+FOLLOWING = ("progress.png", "cases.csv.sha256")
+"""The picture and the checksum of such a table."""
 ROOM = 4096  # KiB
 LINES = 700  # bytes, enough for what a command says: it goes into a file, too
 
@@ -37,7 +39,7 @@ def check_refusal(stages: Stages, stage: str, root: Path, outcome: Outcome, *wor
         whole = stages.after[stage].get(name, b"")
         if name.endswith(GROWING):
             assert set(found.splitlines()) <= set(whole.splitlines()), name
-        elif not name.endswith("progress.png"):
+        elif not name.endswith(FOLLOWING):
             assert found in (before.get(name), whole), name
 
 

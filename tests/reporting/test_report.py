@@ -13,6 +13,7 @@ import pytest
 
 from autosam_net.commands.report import main
 from autosam_net.errors import PlanError
+from autosam_net.evaluation.case_table import seal_of
 from autosam_net.reporting.report import write_report
 from autosam_net.reporting.runs import FoldRecord, RunRecord, command_of
 from autosam_net.training.run import ModelFolder, TrainingOptions
@@ -81,6 +82,7 @@ def test_names_out_of_files_stay_text(trained: Prepared, tmp_path: Path) -> None
     for table in run.rglob("cases.csv"):
         header, *rows = table.read_text().splitlines()
         table.write_text("\n".join([header, *(HOSTILE + row for row in rows)]))
+        seal_of(table).unlink()
     run.rename(run.with_name(HOSTILE))
     page = page_of(place, tmp_path / "report.html")
     assert HOSTILE not in page
