@@ -95,7 +95,7 @@ def write_example(
             for number in range(patients + TEST_PATIENTS)
             for frame in range(frames)
         ]
-        map_cases(_write_case, jobs, "phantoms", workers)
+        map_cases(_write_case, jobs, "phantoms", workers, lambda job: f"patient{job[1] + 1:03d}")
     return raw / description.folder_name
 
 

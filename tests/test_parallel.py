@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from autosam_net import parallel
 from autosam_net.errors import AutosamError, DatasetError
 from autosam_net.memory import free_memory_mib
-from autosam_net.parallel import available_cores, map_cases, progress
+from autosam_net.parallel import available_cores, each_case, map_cases, progress, working
 
 # The functions are nested so that worker processes receive them by value: they cannot import this module.
 
@@ -62,6 +63,38 @@ def test_the_bar_names_the_item_in_hand(capsys: pytest.CaptureFixture[str], monk
     assert list(progress(["patient7", "patient8"], "predict", 2, name=str.upper)) == ["patient7", "patient8"]
     said = capsys.readouterr().err
     assert "PATIENT7" in said and "PATIENT8" in said
+
+
+@pytest.mark.parametrize(("brief", "lines"), [(False, 3), (True, 2)])
+def test_the_bar_goes_on_however_long_an_item_takes(
+    brief: bool, lines: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.06, 0.06))
+    monkeypatch.setattr(parallel, "BEAT", 0.01)
+    said = []
+    for _ in progress(["slow"], "encode", 1, name=str, brief=brief):
+        while len(said) < 2:
+            said += capsys.readouterr().err.splitlines()
+    said += capsys.readouterr().err.splitlines()
+    assert all(re.match(r"encode: +0%.* 0/1 .*slow", line) for line in said[:2])
+    assert len(said) >= lines and ("1/1" in said[-1]) != brief
+
+
+def test_short_work_needs_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with working("compare"):
+        pass
+    assert list(progress([1, 2], "train", 2, brief=True)) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_is_there_before_the_workers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    results = each_case(str, [1, 2], "reading", workers=2)
+    monkeypatch.setattr("joblib.Parallel.__call__", lambda *_: pytest.fail(capsys.readouterr().err))
+    with pytest.raises(pytest.fail.Exception, match="reading"):
+        next(results)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
