@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import ImageFileError
 from autosam_net.imageio.reader import READERS, Reader, damaged, without_warnings
-from autosam_net.imageio.simpleitk import save
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,6 +82,8 @@ def write_picture(path: Path, array: NDArray[np.generic]) -> None:
             "Save it with 8 or 16 bits, grey or RGB."
         )
     import SimpleITK as sitk
+
+    from autosam_net.imageio.simpleitk import save  # not before: readers are listed in the order of their import
 
     colour = len(array) == 3
     pixels = np.moveaxis(array[:, 0], 0, -1) if colour else array[0, 0]
