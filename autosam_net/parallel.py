@@ -36,6 +36,7 @@ _ONE_AT_A_TIME = threading.Lock()  # global random numbers are seeded for each v
 
 TERMINAL = (0.2, 0.0)  # seconds between two states of a bar, and before the first
 PLAIN = (10.0, 2.0)
+SCREEN = (100, 20)  # columns and lines of a terminal that does not say, as in some containers; tqdm would show nothing
 BEAT = 1.0  # seconds between two looks at a bar in which nothing is finished
 
 
@@ -80,12 +81,16 @@ def progress(
 
     terminal = sys.stderr.isatty()
     interval, delay = TERMINAL if terminal else PLAIN
+    measured = terminal and min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    columns, lines = SCREEN if terminal and not measured else (None, None)
     bar = tqdm(
         desc=description,
         total=total,
         unit=unit,
         ascii=not terminal,
-        dynamic_ncols=terminal,
+        ncols=columns,
+        nrows=lines,
+        dynamic_ncols=measured,
         leave=not terminal and not brief,
         file=sys.stderr if terminal else PlainLines(),
         mininterval=interval,

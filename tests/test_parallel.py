@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -78,6 +84,26 @@ def test_the_bar_goes_on_however_long_an_item_takes(
     said += capsys.readouterr().err.splitlines()
     assert all(re.match(r"encode: +0%.* 0/1 .*slow", line) for line in said[:2])
     assert len(said) >= lines and ("1/1" in said[-1]) != brief
+
+
+@pytest.mark.parametrize("size", [(0, 0), (24, 60)])
+def test_a_terminal_shows_the_bar_at_once_and_what_is_in_hand(size: tuple[int, int]) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    assert subprocess.run([sys.executable, "-c", ONE_SLOW_ITEM], stderr=slave, check=False).returncode == 0
+    said = os.read(master, 10_000).decode()
+    assert said.strip().startswith("predict:   0%|") and said.count("0/1") >= 2 and "patient7" in said
+    os.close(master), os.close(slave)
+
+
+ONE_SLOW_ITEM = """
+import time
+from autosam_net import parallel
+parallel.log.setLevel("INFO")
+parallel.BEAT = 0.1
+for _ in parallel.progress(["patient7"], "predict", 1, name=str):
+    time.sleep(0.5)
+"""
 
 
 def test_short_work_needs_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
