@@ -17,7 +17,7 @@ from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
 from autosam_net.memory import allowed_memory_mib
-from autosam_net.parallel import available_cores
+from autosam_net.parallel import available_cores, progress, working
 from planning.machine import MIB, HeadRecipe, Machine, Probe
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
     log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
     with torch.random.fork_rng(devices=[]):
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
-        seconds = _time_encoder(encoder, machine)
+        with working("measure the encoder"):
+            seconds = _time_encoder(encoder, machine)
         memory = {"encode": peak_memory_mib(machine.device)}
         times, recipes = {}, {}
         # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
-        for name in sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None):
+        names = sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None)
+        for name in progress(names, "measure the heads", len(names), "head", str):
             recipe: Recipe = HEADS.get(name).recipe
             try:
                 own, pixels = encoder, encoding.pixel_channels

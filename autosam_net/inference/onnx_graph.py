@@ -19,6 +19,7 @@ from autosam_net.errors import ModelError, UsageError
 from autosam_net.files import atomic_file
 from autosam_net.inference.model import Model
 from autosam_net.jsonio import canonical
+from autosam_net.parallel import working
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra onnx
 LARGEST = 2**31  # bytes; a graph in one file is one message of protobuf
@@ -66,8 +67,10 @@ def export_onnx(model: Model, target: Path) -> float:
         raise ModelError(f"{encoding.encoder} and heads take {size / 2**30:.1f} GiB; an ONNX file holds less than 2.")
     images = torch.rand((1, 3, encoding.input_size, encoding.input_size), generator=torch.Generator().manual_seed(0))
     with atomic_file(target) as temporary:
-        _write(graph, images.expand(2, -1, -1, -1), temporary, canonical(model.plan))
-        return _difference(graph, images, temporary, target)
+        with working("export to ONNX"):
+            _write(graph, images.expand(2, -1, -1, -1), temporary, canonical(model.plan))
+        with working("compare with torch"):
+            return _difference(graph, images, temporary, target)
 
 
 def _write(graph: LogitsGraph, images: Tensor, path: Path, plan: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,8 +27,8 @@ from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
 from autosam_net.heads.head import HeadShape, build_head
-from autosam_net.jsonio import to_json, write_json
-from autosam_net.parallel import WHOLE
+from autosam_net.jsonio import sealed, to_json, write_json
+from autosam_net.parallel import WHOLE, progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
@@ -174,7 +174,7 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
     _optimize(run, state, CachedBatches(entries, plan.label_set, run.settings.crop), more)
     if team.leads:
-        write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
+        write_json(run.folder / "run.json", sealed(_manifest(run, split, views, state, encoded - begin)))
         _save_model(run, state)
     team.wait()
 
@@ -186,7 +186,7 @@ def _taught_batches(run: _Run, dataset: DatasetSpec, lessons: Lessons, folders: 
     grids = [
         tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
     ]
-    maps = [np.load(lessons.file(case), mmap_mode="r", allow_pickle=False) for case in lessons.cases]
+    maps = [lessons.read(case) for case in lessons.cases]
     cases = [PseudoLabelledCase(*parts) for parts in zip(entries, maps, grids, strict=True)]
     return PseudoLabelledBatches(cases, unknown_value(plan.label_set), run.settings.crop)
 
@@ -219,7 +219,7 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
     team, head = run.team, run.team.wrapped(state.head.train())
     clock = time.monotonic()
     with StopRequest() as stop:
-        while state.iteration < state.epochs * settings.iterations:
+        for _ in _iterations_left(state, settings.iterations):
             rate = learning_rate(state.iteration, state.epochs * settings.iterations, run.learning_rate)
             rng = np.random.default_rng([run.options.seed, state.iteration])
             embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size, team.share))
@@ -244,6 +244,14 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
                 log.warning("%s: saved after iteration %d; the same command goes on", run.folder, state.iteration)
                 stop.raise_if_requested()
         stop.raise_if_requested()  # between the last iteration and here
+
+
+def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:
+    """Count the iterations up to the end of the last epoch, which a time limit may move, behind a bar an epoch."""
+    while state.iteration < state.epochs * length:
+        left = length - state.iteration % length
+        title = f"epoch {state.iteration // length + 1}/{state.epochs}"
+        yield from progress([None] * left, title, left, "iteration", brief=True)
 
 
 def learning_rate(iteration: int, total: int, highest: float) -> float:

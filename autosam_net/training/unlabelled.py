@@ -18,9 +18,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from autosam_net.arrays import save_array
 from autosam_net.data.labels import LabelSet
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.poses import put
+from autosam_net.errors import ModelError, PlanError
+from autosam_net.files import atomic_file, sha256_of_files
+from autosam_net.jsonio import load, sealed, write_json
 from autosam_net.parallel import WHOLE, Part
 from autosam_net.preprocessing.slices import TileGrid, label_inputs
 from autosam_net.training.batches import SEEDS, Array, cut
@@ -32,6 +36,14 @@ MIXED = 0.5  # part of the embeddings that another one is pasted into
 PASTED_AREA = (0.05, 0.4)  # of the embedding
 PASTED_RATIO = 2.5  # of the longer to the shorter side, at most
 RATE = 0.5  # of the head's learning rate, since it is trained already
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The record beside the pseudo-labels of a case; `sha256` is that of their file."""
+
+    case: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,35 @@ class Lessons:
     def file(self, case: str) -> Path:
         """Return the .npy file of a case: `(Z, Y, X)` on the preprocessed grid, `unknown_value` where not sure."""
         return self.folder / f"{case}.npy"
+
+    def read(self, case: str) -> NDArray[np.integer]:
+        """Return the pseudo-labels of a case, mapped into memory.
+
+        Raises:
+            ModelError: they are missing, or not what was written for this case.
+        """
+        file = self.file(case)
+        try:
+            if load(PseudoLabels, file.with_suffix(".json")) == PseudoLabels(case, sha256_of_files([file])):
+                return np.load(file, mmap_mode="r", allow_pickle=False)
+        except (PlanError, FileNotFoundError):
+            pass
+        raise ModelError(f"{file}: missing or damaged. Give the same command again; it is made anew.")
+
+    def write(self, case: str, labels: NDArray[np.integer]) -> None:
+        """Write the pseudo-labels of a case, and after them their record."""
+        with atomic_file(self.file(case)) as temporary:
+            save_array(temporary, labels)
+        record = PseudoLabels(case, sha256_of_files([self.file(case)]))
+        write_json(self.file(case).with_suffix(".json"), sealed(record))
+
+    def holds(self, case: str) -> bool:
+        """Return whether `read` would succeed."""
+        try:
+            self.read(case)
+        except ModelError:
+            return False
+        return True
 
 
 def unknown_value(labels: LabelSet) -> int:
