@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,13 +150,26 @@ def load_case(folder: Path) -> PreprocessedCase:
     stored = load_record(folder)
     try:
         whole = stored.sha256 in (None, sha256_of_files(_array_files(folder)))
-        arrays = [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)] if whole else []
+        arrays = _mapped_arrays(folder) if whole else []
     except (OSError, ValueError) as error:
         raise PlanError(f"{folder}: a preprocessed case without its arrays ({error}). {PREPROCESS_AGAIN}") from error
     if not whole or load_record(folder) != stored:
         raise PlanError(f"{folder}: the arrays of the preprocessed case are damaged or changing. {PREPROCESS_AGAIN}")
     image, labels = [*arrays, None][:2]
     return PreprocessedCase(image, labels, stored.properties)
+
+
+def map_case(folder: Path) -> PreprocessedCase:
+    """Return a case that `load_case` has verified before, memory-mapped, at the price of opening its files.
+
+    A map that stays holds a file descriptor; whoever goes back to many cases again and again maps each anew.
+    """
+    image, labels = [*_mapped_arrays(folder), None][:2]
+    return PreprocessedCase(image, labels, load_record(folder).properties)
+
+
+def _mapped_arrays(folder: Path) -> list[NDArray[Any]]:
+    return [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)]
 
 
 def _array_files(folder: Path) -> list[Path]:

@@ -7,17 +7,16 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autosam_net.data.labels import LabelSet
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.parallel import WHOLE, Part
-
-FOREGROUND_SHARE = 0.67
-"""Share of a batch drawn for a class, each class alike, so that a class in few slices is not drowned."""
+from autosam_net.training.sampling import BalancedDraw
 
 
 class BatchSource(Protocol):
-    """Where training takes its batches from; embeddings from the cache, or one day slices encoded on the fly."""
+    """Where training takes its batches from; embeddings from the cache, or slices encoded on the fly."""
 
     def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
         """Return embeddings `(B, C, h, w)` float32 and label values `(B, S, S)` uint8 or int32.
@@ -34,23 +33,18 @@ class CachedBatches:
     def __init__(self, entries: Sequence[CachedEmbedding], labels: LabelSet) -> None:
         self.entries = list(entries)
         self.rows = [(entry, row) for entry, view in enumerate(self.entries) for row in range(len(view.present))]
-        present = [self.entries[entry].present[row] for entry, row in self.rows]
-        by_target = [
-            [index for index, values in enumerate(present) if set(values) & set(wanted)]
-            for wanted in labels.targets.values()
-        ]
-        self.rows_of_target = [np.array(rows) for rows in by_target if rows]
+        self.balanced = BalancedDraw([self.entries[entry].present[row] for entry, row in self.rows], labels)
 
     def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a random batch; see `BatchSource`."""
-        drawn = share.of([self.rows[self._draw_row(rng)] for _ in range(size)])
+        drawn = share.of([self.rows[number] for number in self.balanced.draw(rng, size)])
         embeddings = np.stack([self.entries[entry].embedding.row(row) for entry, row in drawn])
         labels = np.stack([self.entries[entry].labels.row(row) for entry, row in drawn])
-        if labels.dtype != np.uint8:
-            labels = labels.astype(np.int32)  # torch hardly knows uint16
-        return torch.from_numpy(embeddings).float(), torch.from_numpy(labels)
+        return torch.from_numpy(embeddings).float(), label_tensor(labels)
 
-    def _draw_row(self, rng: np.random.Generator) -> int:
-        if self.rows_of_target and rng.random() < FOREGROUND_SHARE:
-            return int(rng.choice(self.rows_of_target[rng.integers(len(self.rows_of_target))]))
-        return int(rng.integers(len(self.rows)))
+
+def label_tensor(labels: NDArray[np.integer]) -> torch.Tensor:
+    """Return label values as a tensor, uint8 or int32."""
+    return torch.from_numpy(
+        labels if labels.dtype == np.uint8 else labels.astype(np.int32)
+    )  # torch hardly knows uint16
