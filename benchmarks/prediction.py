@@ -11,7 +11,7 @@ from autosam_net.data.dataset import training_cases
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.heads.head import build_head
 from autosam_net.inference.model import Model
-from autosam_net.training.train import head_shape
+from autosam_net.training.build import head_shape
 from benchmarks.measuring import Row, Setting
 
 ENSEMBLES = {

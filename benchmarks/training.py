@@ -15,8 +15,8 @@ from autosam_net.embedding.embed import EncoderSource, embed_case
 from autosam_net.embedding.key import embedding_key
 from autosam_net.heads.head import build_head
 from autosam_net.training.batches import CachedBatches
+from autosam_net.training.build import head_shape
 from autosam_net.training.losses import SegmentationLoss
-from autosam_net.training.train import head_shape
 from benchmarks.encoder import published_encoder, real_slices
 from benchmarks.measuring import Row, Setting
 

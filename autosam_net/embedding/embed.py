@@ -51,9 +51,8 @@ class EncoderSource:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Return the encoder, loaded at the first call."""
-        return load_encoder(
-            self.encoding.encoder, self.encoding.input_size, self.encoding.weights_file, self.device, self.precision
-        )
+        source = self.encoding.source
+        return load_encoder(source.encoder, source.input_size, source.weights_file, self.device, self.precision)
 
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
         """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
@@ -133,7 +132,7 @@ def _embed(
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
     compute = functools.partial(_embed_or_open, root=root, cases=cases, source=source, outside=outside)
-    computed = map_cases(compute, missing, f"encode ({plan.encoding.encoder})", 1, _in_words, unit="view")
+    computed = map_cases(compute, missing, f"encode ({plan.encoding.source.encoder})", 1, _in_words, unit="view")
     found.update(zip(missing, computed, strict=True))
     return [entry for entry in found.values() if entry is not None]
 

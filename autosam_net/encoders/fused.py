@@ -2,7 +2,7 @@
 
 A convolution that applies its activation while the result is still in the registers, and attention in small windows as
 two batched products, save half the time of the same layers one by one. Where the fused kernels do not exist, or a
-gradient or a graph is asked for, the same functions run in their plain form.
+gradient, autocast or a graph is asked for, the same functions run in their plain form.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def _fuses(features: Tensor) -> bool:
     return (
         features.device.type == "cpu"
         and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )

@@ -59,7 +59,8 @@ class HeadClass(Protocol):
     """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size).
 
     A module that enlarges its logits last may keep their side as `logits_size`; learning from unlabelled cases halves
-    it for a moment, to save time.
+    it for a moment, to save time. One that starts from the checkpoint's mask decoder may name what it has from there as
+    `pretrained`, beginnings of names of parameters; tuning by LoRA or adapters freezes these.
     """
 
     recipe: Recipe

@@ -48,6 +48,7 @@ class VitHead(nn.Module):
         learning_rate=7e-4,
         weight_decay=1e-2,
     )
+    pretrained: ClassVar[tuple[str, ...]] = ("transformer.", "output_upscaling.", "no_mask")
 
     def __init__(self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -43,15 +43,22 @@ def train_and_validate(
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
     With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
-    reach can be compared.
+    reach can be compared. A tuning that begins with a trained head has it trained and validated first as well.
 
     The summary is None where the fold holds nothing out, and where the fold was trained and validated already.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
+        UsageError: the options contradict each other.
     """
     held_out = training_split(dataset, fold, options, folders).val
-    plan = plan.for_configuration(configuration)
+    start = None
+    if options.from_head:
+        if options.tuning is None or plan.configuration(configuration).tuning is not None:
+            raise UsageError("--from-head: goes with --tune, of a configuration whose plan tunes nothing itself.")
+        alone = replace(options, tune="head", from_head=False, epochs=None, resume=True, overwrite=False)
+        start = train_and_validate(dataset, plan, configuration, fold, alone, folders)[0] / "model.safetensors"
+    plan = plan.for_configuration(configuration, options.tuning)
     lessons = None
     if options.unlabelled and this_team().share != WHOLE:
         raise UsageError("--unlabelled: learns in one process only. Start it without torchrun.")
@@ -59,7 +66,7 @@ def train_and_validate(
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
         lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
-    folder = train_head(dataset, plan, configuration, fold, options, folders, lessons)
+    folder = train_head(dataset, plan, configuration, fold, options, folders, lessons, start)
     if not this_team().leads:
         return folder, None
     if held_out and not (folder / "validation" / "summary.json").is_file():

@@ -1,4 +1,4 @@
-"""Train one head on cached embeddings: one loop, read from top to bottom."""
+"""Train a head on cached embeddings, or encoder and head on slices: one loop, read from top to bottom."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Configuration, Plan, settings_digest
-from autosam_net.data.splits import (
-    Split,
-)
+from autosam_net.data.splits import Split
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
-from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
-from autosam_net.errors import ModelError
+from autosam_net.errors import ModelError, UsageError
 from autosam_net.files import alone, sha256_of_files
-from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import to_json, write_json
 from autosam_net.parallel import WHOLE
 from autosam_net.paths import Folders, find_folders
-from autosam_net.preprocessing.preprocess import StoredCase
+from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
 from autosam_net.training.batches import BatchSource, CachedBatches
+from autosam_net.training.build import base_encoder, build_model
 from autosam_net.training.cases import count_patients, records_of, training_split
+from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.checkpoint import (
     TrainingState,
     load_tensors,
@@ -46,6 +45,7 @@ from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
+from autosam_net.training.slices import FreshSlices
 from autosam_net.training.team import Team, this_team
 from autosam_net.training.unlabelled import (
     RATE,
@@ -58,6 +58,7 @@ from autosam_net.training.unlabelled import (
 
 log = logging.getLogger(__name__)
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
+TUNED_WARM_UP, TUNED_POWER = 200, 0.9  # of pretrained parts, as published (Gu et al., arXiv 2404.09957)
 MODEL_VERSION = 1
 
 
@@ -69,6 +70,7 @@ class _Run:
         digest: of all that the result depends on, the length of the training left out.
         deadline: of the monotonic clock, in seconds.
         lessons: what unlabelled cases teach, if any.
+        start: model.safetensors of the trained head that training begins with, if any.
     """
 
     plan: Plan
@@ -79,6 +81,7 @@ class _Run:
     digest: str
     deadline: float
     lessons: Lessons | None
+    start: Path | None
     team: Team
 
     @property
@@ -91,8 +94,13 @@ class _Run:
 
     @property
     def learning_rate(self) -> float:
-        """Return the highest rate."""
-        return self.settings.learning_rate * (1.0 if self.lessons is None else RATE)
+        """Return the highest rate, of the head."""
+        return self.settings.learning_rate * (1.0 if self.start is None else RATE)
+
+    def rate(self, iteration: int, epochs: int) -> float:
+        """Return the head's rate in an iteration."""
+        schedule = learning_rate if self.settings.tuning is None else poly_rate
+        return schedule(iteration, epochs * self.settings.iterations, self.learning_rate)
 
 
 def train_head(
@@ -103,8 +111,11 @@ def train_head(
     options: TrainingOptions | None = None,
     folders: Folders | None = None,
     lessons: Lessons | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train a head on one fold and return the fold's folder; what the embedding cache lacks is encoded first.
+
+    Where the encoder learns too, nothing is cached: slices are augmented anew and go through it in every iteration.
 
     In a process group of torch (see `team`) all its processes must call this; the first one writes.
 
@@ -113,27 +124,32 @@ def train_head(
         fold: 0 .. 4, or "all" for no validation part.
         lessons: what unlabelled cases teach, exactly where `options.unlabelled` asks for it;
             `inference.validate.train_and_validate` makes them.
+        start: model.safetensors of the trained head to begin with, exactly where `options.from_head` asks for it.
 
     Raises:
         BusyError: another process is training this fold.
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
         PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
             this fold was finished before.
-        UsageError: there is no such fold, or not so many patients, or the processes cannot share a batch.
+        UsageError: there is no such fold, or not so many patients, the processes cannot share a batch, or unlabelled
+            cases are to teach what is tuned.
         WeightsError: the encoder's weights are missing.
     """
     begin, team = time.monotonic(), this_team()
     options, folders = options or TrainingOptions(), folders or find_folders()
     assert (lessons is not None) == options.unlabelled, "unlabelled cases teach by pseudo-labels"
-    plan = plan.for_configuration(configuration)
+    assert (start is not None) == options.from_head, "a trained head is at hand where it is asked for"
+    plan = plan.for_configuration(configuration, options.tuning)
     settings = plan.configuration(configuration)
+    _check_tuning(plan, settings, options)
     plan.largest_only()  # names a class that does not exist before hours of training
     split = training_split(dataset, str(fold), options, folders)
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     team.check_batch(settings.batch_size)
-    digest = _digest(plan, settings, options, records, lessons)
+    start = lessons.start if lessons is not None else start
+    digest = _digest(plan, settings, options, records, lessons, start)
     busy = "another process is training this fold. Wait until it has finished."
     with alone(model.fold(str(fold)), busy) if team.leads else nullcontext():
         folder = model.fold(str(fold))
@@ -145,9 +161,19 @@ def train_head(
             return folder
         source = EncoderSource(plan.encoding, options.device)
         deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
-        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, team)
+        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, start, team)
         _train(run, dataset, split, records, folders)
     return folder
+
+
+def _check_tuning(plan: Plan, settings: Configuration, options: TrainingOptions) -> None:
+    if settings.tuning is None:
+        return
+    if options.unlabelled:
+        raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
+    check_tuning(
+        settings.tuning, plan, settings.head, f"--tune {options.tune}" if options.tuning else "plan.json: tuning"
+    )
 
 
 def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[StoredCase], folders: Folders) -> None:
@@ -155,12 +181,9 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     begin = time.monotonic()
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
-    views = plan.encoding.views_for(inputs)
-    log.info("training on %d cases, %d views of each slice", len(split.train), views)
-    if team.share != WHOLE:
-        embed_dataset(dataset, plan, folders, team.share.of(split.train), views, options.device)
-        team.wait()
-    entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
+    views = None if plan.encoding.tuned else plan.encoding.views_for(inputs)
+    log.info("training on %d cases, %s views of each slice", len(split.train), views or "ever new")
+    batches = _batches(run, dataset, split.train, views, folders)
     more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
@@ -171,11 +194,25 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         log.info("going on after iteration %d", state.iteration)
     if not team.leads:  # dropout of its own; the first process's is that of a process alone
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
-    _optimize(run, state, CachedBatches(entries, plan.label_set), more)
+    for part, count in count_parameters(state.model).items():
+        log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
+    _optimize(run, state, batches, more)
     if team.leads:
         write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
         _save_model(run, state)
     team.wait()
+
+
+def _batches(run: _Run, dataset: DatasetSpec, cases: Sequence[str], views: int | None, folders: Folders) -> BatchSource:
+    """Return where the labelled batches come from: embeddings, of which the missing are computed, or fresh slices."""
+    plan, team, device = run.plan, run.team, run.options.device
+    if views is None:
+        root = cases_folder(dataset, folders)
+        return FreshSlices([root / case for case in cases], plan.label_set, plan.encoding)
+    if team.share != WHOLE:
+        embed_dataset(dataset, plan, folders, team.share.of(cases), views, device)
+        team.wait()
+    return CachedBatches(embed_dataset(dataset, plan, folders, cases, views, device), plan.label_set)
 
 
 def _taught_batches(
@@ -197,12 +234,14 @@ def _digest(
     options: TrainingOptions,
     records: Sequence[StoredCase],
     lessons: Lessons | None,
+    start: Path | None,
 ) -> str:
     encoding, recipe = replace(plan.encoding, weights=None), replace(settings, epochs=0, maximum_epochs=0)
     weights = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     labels = list(plan.labels.items()), plan.regions_class_order
     contents = [record.key for record in records]
-    taught = None if lessons is None else sha256_of_files([lessons.start, *map(lessons.file, lessons.cases)])
+    files = [] if start is None else [start, *([] if lessons is None else map(lessons.file, lessons.cases))]
+    taught = sha256_of_files(files) if files else None
     return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught)
 
 
@@ -214,20 +253,20 @@ def _training(digest: str, settings: Configuration, options: TrainingOptions) ->
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
-    team, head = run.team, run.team.wrapped(state.head.train())
+    team, model = run.team, run.team.wrapped(state.model.train())
     clock = time.monotonic()
     with StopRequest() as stop:
         while state.iteration < state.epochs * settings.iterations:
-            rate = learning_rate(state.iteration, state.epochs * settings.iterations, run.learning_rate)
+            rate = run.rate(state.iteration, state.epochs)
             rng = np.random.default_rng([run.options.seed, state.iteration])
-            embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size, team.share))
+            inputs, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size, team.share))
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
-                logits = head(embedding)
+                logits = model(inputs)
             logits, labels = team.gathered(logits), team.gathered(labels)
             loss = loss_function(logits, labels)
             if unlabelled is not None:
                 seen, taught = (part.to(device) for part in unlabelled.draw(rng, settings.batch_size))
-                loss = loss + unlabelled_loss(state.head, seen, taught, loss_function, rng, run.mixed_precision)
+                loss = loss + unlabelled_loss(state.model, seen, taught, loss_function, rng, run.mixed_precision)
             _step(state, team.scaled(loss), rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
@@ -249,12 +288,23 @@ def learning_rate(iteration: int, total: int, highest: float) -> float:
     return highest * min(1.0, (iteration + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * iteration / total))
 
 
+def poly_rate(iteration: int, total: int, highest: float) -> float:
+    """Return the rate of an iteration while pretrained parts learn: linear warm-up, then down to zero as published.
+
+    Of a training of less than 1000 iterations the warm-up takes a fifth.
+    """
+    warm_up = min(TUNED_WARM_UP, total // 5)
+    if iteration < warm_up:
+        return highest * (iteration + 1) / warm_up
+    return highest * (1.0 - (iteration - warm_up) / (total - warm_up)) ** TUNED_POWER
+
+
 def _step(state: TrainingState, loss: torch.Tensor, rate: float) -> None:
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(state.head.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step()
     state.iteration += 1
 
@@ -298,18 +348,24 @@ def _save_checkpoint(run: _Run, state: TrainingState) -> None:
 
 def _initial_state(run: _Run, epochs: int) -> TrainingState:
     torch.manual_seed(run.options.seed)
-    settings, decoder_weights = run.settings, run.source.encoder.mask_decoder_weights
-    head = build_head(settings.head, head_shape(run.plan), settings.settings, decoder_weights).to(run.options.device)
-    if run.lessons is not None:
-        head.load_state_dict(load_tensors(run.lessons.start)[0])
-    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
+    settings, start = run.settings, None if run.start is None else load_tensors(run.start)[0]
+    encoder = base_encoder(run.plan, run.source)
+    model = build_model(run.plan, settings.head, settings.settings, settings.tuning, encoder, start)
+    optimizer = torch.optim.AdamW(_parameter_groups(run, model))
+    return TrainingState(model, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
 
 
-def head_shape(plan: Plan) -> HeadShape:
-    """Return what a head of this plan takes and gives."""
-    entry = ENCODERS.get(plan.encoding.encoder)
-    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, plan.encoding.input_size)
+def _parameter_groups(run: _Run, model: nn.Module) -> list[dict[str, Any]]:
+    """Return what learns: of the head, and of the encoder, whose rate is the head's times a factor."""
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    of_encoder, of_head = (
+        [parameter for name, parameter in learning if name.startswith(ENCODER) == wanted] for wanted in (True, False)
+    )
+    groups = [{"params": of_head, "weight_decay": run.settings.weight_decay, "factor": 1.0}]
+    if (tuning := run.settings.tuning) is not None and of_encoder:
+        factor = tuning.encoder_rate / run.learning_rate
+        groups.append({"params": of_encoder, "weight_decay": tuning.weight_decay, "factor": factor})
+    return groups
 
 
 def trained_by(plan: Plan) -> dict[str, Any]:
@@ -328,28 +384,43 @@ def _head_metadata(run: _Run) -> dict[str, Any]:
         "version": MODEL_VERSION,
         "head": run.settings.head,
         "settings": run.settings.settings,
-        "encoder": run.source.encoder.name,
-        "encoder_sha256": run.source.encoder.weights_sha256,
+        **({} if run.settings.tuning is None else {"tuning": run.settings.tuning}),
+        **_encoder_facts(run.plan),
         **trained_by(run.plan),
     }
 
 
+def _encoder_facts(plan: Plan) -> dict[str, str]:
+    sha256 = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
+    return {"encoder": plan.encoding.encoder, "encoder_sha256": sha256}
+
+
+def _stored(run: _Run, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what the encoder's checkpoint cannot give back: what learnt, and all of a head that was trained before."""
+    tensors = learnt(model)
+    if run.start is not None:
+        tensors |= {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ENCODER)}
+    return tensors
+
+
 def _save_model(run: _Run, state: TrainingState) -> None:
-    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), _head_metadata(run))
+    save_tensors(run.folder / "model.safetensors", _stored(run, state.model), _head_metadata(run))
 
 
-def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
+def _manifest(
+    run: _Run, split: Split, views: int | None, state: TrainingState, encoding_seconds: float
+) -> dict[str, Any]:
     return {
         "training": _training(run.digest, run.settings, run.options),
-        "head_sha256": tensors_sha256(state.head.state_dict(), _head_metadata(run)),
+        "head_sha256": tensors_sha256(_stored(run, state.model), _head_metadata(run)),
         "trained_on": split.train,
         "unlabelled": () if run.lessons is None else run.lessons.cases,
         "held_out": split.val,
         "views": views,
         "options": to_json(run.options),
         "settings": to_json(run.settings),
-        "encoder": run.source.encoder.name,
-        "encoder_sha256": run.source.encoder.weights_sha256,
+        **_encoder_facts(run.plan),
+        "parameters": count_parameters(state.model),
         "precision": run.source.precision,
         "processes": run.team.share.count,
         "epochs": state.epochs,
