@@ -368,8 +368,7 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
         raise ModelError(
             f"{file}: its plan.json says otherwise whether it has tuned the encoder. Put back the right one."
         )
-    if tuning is not None:
-        check_tuning(tuning, plan, name, f"{file}: tuning")
+    check_tuning(tuning, name, f"{file}: tuning")
     encoder = base_encoder(plan, source)
     try:
         _check_shapes(tensors, name, settings, tuning, plan, encoder.mask_decoder_weights)

@@ -51,8 +51,8 @@ def export_onnx(model: Model, target: Path) -> float:
     under `autosam_net`. Preprocessing, tiles, poses and post-processing are not in the graph.
 
     Raises:
-        ModelError: a head cannot be exported or has tuned the encoder, the graph is too large for a file, or it computes
-            something else.
+        ModelError: a head cannot be exported or has tuned the encoder, or the graph is too large for a file, or
+            computes something else.
         UsageError: the packages of the extra `onnx` are missing.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:

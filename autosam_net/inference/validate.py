@@ -29,6 +29,7 @@ from autosam_net.parallel import WHOLE, progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.cases import patients_of, training_split, unlabelled_part
+from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.run import ModelFolder, TrainingOptions
 from autosam_net.training.team import this_team
 from autosam_net.training.train import train_head
@@ -52,16 +53,12 @@ def train_and_validate(
         UsageError: the options contradict each other.
     """
     held_out = training_split(dataset, fold, options, folders).val
-    start = None
+    planned, plan = plan, plan.for_configuration(configuration, options.tuning)
+    _check_options(planned, plan, configuration, options)
+    lessons, start = None, None
     if options.from_head:
-        if options.tuning is None or plan.configuration(configuration).tuning is not None:
-            raise UsageError("--from-head: goes with --tune, of a configuration whose plan tunes nothing itself.")
         alone = replace(options, tune="head", from_head=False, epochs=None, resume=True, overwrite=False)
-        start = train_and_validate(dataset, plan, configuration, fold, alone, folders)[0] / "model.safetensors"
-    plan = plan.for_configuration(configuration, options.tuning)
-    lessons = None
-    if options.unlabelled and this_team().share != WHOLE:
-        raise UsageError("--unlabelled: learns in one process only. Start it without torchrun.")
+        start = train_and_validate(dataset, planned, configuration, fold, alone, folders)[0] / "model.safetensors"
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
@@ -73,6 +70,23 @@ def train_and_validate(
         return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
     _describe(ModelFolder(folder.parent), dataset, folders)
     return folder, None
+
+
+def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOptions) -> None:
+    """Refuse a training that cannot be done, before a part of it is.
+
+    Args:
+        planned: the data set's plan.
+        plan: as the configuration follows it.
+    """
+    settings = plan.configuration(name)
+    check_tuning(settings.tuning, settings.head, f"{name}: tuning")
+    if options.unlabelled and this_team().share != WHOLE:
+        raise UsageError("--unlabelled: learns in one process only. Start it without torchrun.")
+    if options.unlabelled and settings.tuning is not None:
+        raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
+    if options.from_head and (options.tuning is None or planned.configuration(name).tuning is not None):
+        raise UsageError("--from-head: goes with --tune, of a configuration that tunes nothing by the plan.")
 
 
 def validate_fold(

@@ -81,21 +81,19 @@ def check_configuration(plan: Plan, name: str, where: str = "plan.json") -> None
     rate, decay = configuration.learning_rate, configuration.weight_decay
     demand(0 < rate < math.inf, f"{where}: learning_rate", rate, "a number above 0")
     demand(0 <= decay < math.inf, f"{where}: weight_decay", decay, "0 or more")
-    if configuration.tuning is not None:
-        check_tuning(configuration.tuning, plan, configuration.head, f"{where}: tuning")
+    check_tuning(configuration.tuning, configuration.head, f"{where}: tuning")
 
 
-def check_tuning(tuning: Tuning, plan: Plan, head: str, where: str) -> None:
-    """Refuse a tuning that a head, or the encoder below it, has nothing for.
-
-    Args:
-        plan: as the configuration follows it, or the data set's.
+def check_tuning(tuning: Tuning | None, head: str, where: str) -> None:
+    """Refuse a tuning that a head has nothing for, or that has a value that none can have.
 
     Raises:
         PlanError: names the key, the value found, what is expected and what to do.
     """
     from autosam_net.heads.head import HEADS
 
+    if tuning is None:
+        return
     recipe: Any = HEADS.get(head).recipe
     if recipe.encoder is not None:
         raise PlanError(f"{where}: the head {head} is trained from scratch, so that there is nothing to tune.")

@@ -21,7 +21,7 @@ from autosam_net.data.splits import Split
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
 from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
-from autosam_net.errors import ModelError, UsageError
+from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
 from autosam_net.jsonio import to_json, write_json
 from autosam_net.parallel import WHOLE
@@ -115,7 +115,7 @@ def train_head(
 ) -> Path:
     """Train a head on one fold and return the fold's folder; what the embedding cache lacks is encoded first.
 
-    Where the encoder learns too, nothing is cached: slices are augmented anew and go through it in every iteration.
+    Where the encoder learns too, nothing is: slices are augmented anew and go through it in every iteration.
 
     In a process group of torch (see `team`) all its processes must call this; the first one writes.
 
@@ -131,8 +131,7 @@ def train_head(
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
         PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
             this fold was finished before.
-        UsageError: there is no such fold, or not so many patients, the processes cannot share a batch, or unlabelled
-            cases are to teach what is tuned.
+        UsageError: there is no such fold, or not so many patients, or the options contradict each other.
         WeightsError: the encoder's weights are missing.
     """
     begin, team = time.monotonic(), this_team()
@@ -141,14 +140,14 @@ def train_head(
     assert (start is not None) == options.from_head, "a trained head is at hand where it is asked for"
     plan = plan.for_configuration(configuration, options.tuning)
     settings = plan.configuration(configuration)
-    _check_tuning(plan, settings, options)
+    check_tuning(settings.tuning, settings.head, f"{configuration}: tuning")
     plan.largest_only()  # names a class that does not exist before hours of training
     split = training_split(dataset, str(fold), options, folders)
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     team.check_batch(settings.batch_size)
-    start = lessons.start if lessons is not None else start
+    start = start if lessons is None else lessons.start
     digest = _digest(plan, settings, options, records, lessons, start)
     busy = "another process is training this fold. Wait until it has finished."
     with alone(model.fold(str(fold)), busy) if team.leads else nullcontext():
@@ -164,16 +163,6 @@ def train_head(
         run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, start, team)
         _train(run, dataset, split, records, folders)
     return folder
-
-
-def _check_tuning(plan: Plan, settings: Configuration, options: TrainingOptions) -> None:
-    if settings.tuning is None:
-        return
-    if options.unlabelled:
-        raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
-    check_tuning(
-        settings.tuning, plan, settings.head, f"--tune {options.tune}" if options.tuning else "plan.json: tuning"
-    )
 
 
 def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[StoredCase], folders: Folders) -> None:
