@@ -30,4 +30,5 @@ def decisions(plan: Plan) -> dict[str, str]:
 def _in_words(entry: Configuration) -> str:
     epochs = f"{entry.epochs}-{entry.maximum_epochs} epochs"
     own = "" if entry.encoder is None else f", on {entry.encoder}"
-    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}{own}"
+    tuned = "" if entry.tuning is None else f", tuned {entry.tuning.part}:{entry.tuning.method}"
+    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}{own}{tuned}"
