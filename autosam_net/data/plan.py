@@ -147,7 +147,8 @@ class Tuning:
     @property
     def encoder_rate(self) -> float:
         """Return the highest learning rate for the encoder."""
-        return self.learning_rate or (1e-4 if self.method == "full" else 1e-3)
+        published = 1e-4 if self.method == "full" else 1e-3
+        return published if self.learning_rate is None else self.learning_rate
 
 
 def parse_tuning(text: str) -> Tuning | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
@@ -56,17 +57,18 @@ class EncoderSource:
 
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
         """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
-        return self._encode_in_memory(torch.from_numpy(inputs).to(self.device))
+        return run_in_memory(self.encoder, torch.from_numpy(inputs).to(self.device))
 
-    def _encode_in_memory(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings, from halves of the batch where the GPU's memory is too small for the whole."""
-        try:
-            return self.encoder(inputs)
-        except torch.cuda.OutOfMemoryError:
-            if len(inputs) == 1:
-                raise
-        torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
-        return torch.cat([self._encode_in_memory(half) for half in inputs.tensor_split(2)])
+
+def run_in_memory(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Return `network(inputs)`, from halves of the batch where the GPU's memory is too small for the whole."""
+    try:
+        return network(inputs)
+    except torch.cuda.OutOfMemoryError:
+        if len(inputs) == 1:
+            raise
+    torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
+    return torch.cat([run_in_memory(network, half) for half in inputs.tensor_split(2)])
 
 
 def embed_dataset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,12 +76,17 @@ class Encoder(nn.Module):
         if self.learns:
             return self.network(pixels).float()  # (B, channels, S / stride, S / stride)
         # not inference_mode, whose tensors could not enter a head's graph
-        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+        with torch.no_grad(), _own_precision(pixels.device.type):
             return self.network(pixels).float()
 
     def train(self, mode: bool = True) -> Encoder:
         """Stay in eval mode, whatever is asked."""
         return super().train(False)
+
+
+def _own_precision(kind: str) -> AbstractContextManager[object]:
+    """Switch a caller's autocast off; without one, nothing is switched, so that a graph can be traced."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def load_encoder(

@@ -130,6 +130,8 @@ def settle_encoder(encoder: Encoder, precision: Any) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         if isinstance(module, WindowAttention):
             module.spread_biases()
+    for block in _blocks(encoder.network):
+        vars(block).pop("forward", None)  # that recomputes
     encoder.requires_grad_(False)
     encoder.set_precision(precision)
 
