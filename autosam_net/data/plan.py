@@ -189,7 +189,7 @@ class Configuration:
     encoder: str | None = None
     tuning: Tuning | None = field(default=None, metadata=SPARSE)
 
-    def tuned(self, tuning: Tuning) -> Configuration:
+    def with_tuning(self, tuning: Tuning) -> Configuration:
         """Return the same with a tuning, in smaller batches and more, shorter epochs where the encoder learns."""
         if not tuning.of_encoder:
             return replace(self, tuning=tuning)
@@ -292,7 +292,7 @@ class Plan:
         """
         configuration = self.configuration(name)
         if tuning is not None:
-            configuration = configuration.tuned(tuning)
+            configuration = configuration.with_tuning(tuning)
         encoding, own = self.encoding, configuration.encoder
         if own not in (None, encoding.encoder):
             encoding = replace(encoding, encoder=own, weights=None)

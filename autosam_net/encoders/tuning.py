@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,27 +37,31 @@ class LowRankUpdate(nn.Module):
     A fused qkv of width C has 2 rank (C + C) of them, so ViT-B's 12 blocks of width 768 have 147,456 with rank 4.
     """
 
+    scales: Tensor
+
     def __init__(
-        self, linear: nn.Linear, rank: int, parts: Sequence[int] = (0,), among: int = 1, groups: int = 1
+        self, linear: nn.Linear, rank: int, parts: Mapping[int, float] | None = None, among: int = 1, groups: int = 1
     ) -> None:
         """Prepare an update of nothing.
 
         Args:
-            parts: of the `among` that each of `groups` runs of rows is made of, such as q and v of q, k and v.
+            parts: which of the `among` parts of each of `groups` runs of rows, such as q and v of q, k and v -> factor
+                of its update; all rows if None.
         """
         super().__init__()
+        parts = parts or {0: 1.0}
         self.parts, self.among, self.groups = list(parts), among, groups
-        rows = linear.out_features // among
+        self.register_buffer("scales", torch.tensor(list(parts.values())).view(-1, 1, 1), persistent=False)
         self.down = nn.Parameter(torch.empty(len(parts), rank, linear.in_features))
-        self.up = nn.Parameter(torch.zeros(len(parts), rows, rank))
+        self.up = nn.Parameter(torch.zeros(len(parts), linear.out_features // among, rank))
         bound = 1 / math.sqrt(linear.in_features)
         nn.init.uniform_(self.down, -bound, bound)  # Kaiming's for a linear layer, as published
-        self.scales = [1.0] * len(parts)
+        self.to(linear.weight.device)  # made on the CPU, so that a seed means the same for all devices
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the updated weight."""
         with torch.autocast(weight.device.type, enabled=False):  # weights are rounded after the sum, not before
-            update = torch.bmm(self.up * self.up.new_tensor(self.scales).view(-1, 1, 1), self.down)
+            update = torch.bmm(self.up * self.scales, self.down)
         updated = weight.reshape(self.groups, self.among, -1, weight.shape[1]).clone()
         updated[:, self.parts] += update.unflatten(1, (self.groups, -1)).transpose(0, 1)
         return updated.view_as(weight)
@@ -196,10 +200,10 @@ def _fused(block: Any) -> Any:
 
 def _update_fused(attention: Any, rank: int) -> None:
     """Let queries and values learn; TinyViT keeps q, k and v of each head together, and its folded q is scaled."""
-    by_head = isinstance(attention, WindowAttention)
-    update = LowRankUpdate(attention.qkv, rank, (0, 2), among=3, groups=attention.heads if by_head else 1)
-    if by_head:
-        update.scales = [HEAD_CHANNELS**-0.5, 1.0]
+    groups, scale = 1, 1.0
+    if isinstance(attention, WindowAttention):
+        groups, scale = attention.heads, HEAD_CHANNELS**-0.5
+    update = LowRankUpdate(attention.qkv, rank, {0: scale, 2: 1.0}, among=3, groups=groups)
     parametrize.register_parametrization(attention.qkv, "weight", update)
 
 

@@ -133,7 +133,7 @@ def test_numbers_of_parameters_follow_the_formulas() -> None:
 def test_keys_are_not_updated(groups: int) -> None:
     """q, k and v lie one after the other, in SAM's ViT once and in TinyViT once for each head."""
     linear = nn.Linear(8, 3 * 8)
-    update = LowRankUpdate(linear, 2, (0, 2), among=3, groups=groups)
+    update = LowRankUpdate(linear, 2, {0: 0.5, 2: 1.0}, among=3, groups=groups)
     nn.init.normal_(update.up)
     changed = (update(linear.weight) != linear.weight).view(groups, 3, -1, 8)
     assert changed[:, 0].all() and not changed[:, 1].any() and changed[:, 2].all()

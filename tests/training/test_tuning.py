@@ -94,6 +94,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 @pytest.fixture
 def folders(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     monkeypatch.setattr("autosam_net.training.curves._draw", lambda *_: None)
+    monkeypatch.setattr("autosam_net.data.plan.TUNED_ITERATIONS", 2)
     return replace(prepared.folders, results=tmp_path / "results")
 
 
