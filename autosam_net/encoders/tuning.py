@@ -118,7 +118,7 @@ def tune_head(head: nn.Module, tuning: Tuning) -> None:
     for module in list(head.modules()):
         if tuning.method == "lora" and isinstance(module, Attention):
             for linear in (module.q_proj, module.v_proj):
-                parametrize.register_parametrization(linear, "weight", LowRankUpdate(linear, tuning.rank))
+                _update(linear, LowRankUpdate(linear, tuning.rank))
         if tuning.method == "adapter" and isinstance(module, TwoWayAttentionBlock):
             width = module.norm2.normalized_shape[0]
             _adapt(module.norm2, width, tuning.ratio, nn.Module.register_forward_pre_hook, _before)
@@ -204,7 +204,12 @@ def _update_fused(attention: Any, rank: int) -> None:
     if isinstance(attention, WindowAttention):
         groups, scale = attention.heads, HEAD_CHANNELS**-0.5
     update = LowRankUpdate(attention.qkv, rank, {0: scale, 2: 1.0}, among=3, groups=groups)
-    parametrize.register_parametrization(attention.qkv, "weight", update)
+    _update(attention.qkv, update)
+
+
+def _update(linear: nn.Linear, update: LowRankUpdate) -> None:
+    # unsafe: nothing is computed now, since there may be shapes only
+    parametrize.register_parametrization(linear, "weight", update, unsafe=True)
 
 
 def _adapt(
