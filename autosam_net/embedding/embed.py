@@ -57,17 +57,17 @@ class EncoderSource:
 
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
         """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
-        return self._encode_in_memory(torch.from_numpy(inputs).to(self.device))
+        return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
 
-    def _encode_in_memory(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings, from halves of the batch where the GPU's memory is too small for the whole."""
+    def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what `encode` does; in halves of the batch where the GPU's memory is too small for the whole."""
         try:
             return self.encoder(inputs)
         except torch.cuda.OutOfMemoryError:
             if len(inputs) == 1:
                 raise
         torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
-        return torch.cat([self._encode_in_memory(half) for half in inputs.tensor_split(2)])
+        return torch.cat([self.encode_tensor(half) for half in inputs.tensor_split(2)])
 
 
 def embed_dataset(
