@@ -14,7 +14,6 @@ from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.plan import PLAIN, Plan
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
-from autosam_net.errors import UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
 from autosam_net.evaluation.confidence import ConfidenceTally
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
@@ -25,7 +24,7 @@ from autosam_net.inference.model import load_head
 from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.inference.pseudo_labels import write_lessons
-from autosam_net.parallel import WHOLE, progress
+from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.cases import patients_of, training_split, unlabelled_part
@@ -53,12 +52,11 @@ def train_and_validate(
     held_out = training_split(dataset, fold, options, folders).val
     plan = plan.for_configuration(configuration)
     lessons = None
-    if options.unlabelled and this_team().share != WHOLE:
-        raise UsageError("--unlabelled: learns in one process only. Start it without torchrun.")
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
-        lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
+        with this_team().leader_first():
+            lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
     folder = train_head(dataset, plan, configuration, fold, options, folders, lessons)
     if not this_team().leads:
         return folder, None

@@ -253,7 +253,8 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
             loss = loss_function(logits, labels)
             if taught is not None:
                 seen, guessed = (part.to(device) for part in taught)
-                loss = loss + unlabelled_loss(state.head, seen, guessed, loss_function, rng, run.mixed_precision)
+                more = unlabelled_loss(state.head, seen, guessed, loss_function, rng, run.mixed_precision)
+                loss = loss + more / team.share.count  # of the same whole batch in every process
             _step(state, team.scaled(loss), rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
