@@ -68,7 +68,7 @@ class Peer:
         }.items():
             place.mkdir(parents=True, exist_ok=True)
             os.environ[f"nnUNet_{name}"] = str(place)
-        os.environ["nnUNet_n_proc_DA"] = str(available_cores())
+        os.environ["nnUNet_n_proc_DA"] = str(available_cores())  # noqa: SIM112  (its name)
 
     @property
     def results(self) -> Path:
