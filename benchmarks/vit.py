@@ -1,4 +1,4 @@
-"""SAM's ViT-B at several input sizes: segment-anything's own `ImageEncoderViT` beside ours, with the same random weights."""
+"""SAM's ViT-B at several input sizes: segment-anything's own code beside ours, with the same random weights."""
 
 from __future__ import annotations
 

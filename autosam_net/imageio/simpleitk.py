@@ -81,6 +81,7 @@ def count(path: Path) -> int:
     """Return the numbers in a file, all components and dimensions counted; nothing but its header is read."""
     import SimpleITK as sitk
 
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
