@@ -30,9 +30,8 @@ def _run(attention: Attention, *inputs: Tensor) -> tuple[Tensor, dict[str, Tenso
     attention.zero_grad()
     found = attention(*inputs)
     found.square().sum().backward()
-    return found, {
-        name: weights.grad.clone() for name, weights in attention.named_parameters()
-    }  # of all: a team waits for each
+    # of every weight, since processes that train together wait for each
+    return found, {name: weights.grad.clone() for name, weights in attention.named_parameters()}
 
 
 def test_weights_keep_their_names_and_no_random_number_is_drawn() -> None:
