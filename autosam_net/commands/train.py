@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
     )
     parser.add_argument(
+        "--fresh-views", action="store_true", help="augment and encode each batch anew: no cache, for a fast GPU"
+    )
+    parser.add_argument(
         "--continue", dest="resume", action="store_true", help="keep a fold trained with other settings"
     )
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier training of this fold away")
@@ -134,6 +137,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         unlabelled=arguments.unlabelled,
         seed=arguments.seed,
         epochs=arguments.epochs,
+        fresh_views=arguments.fresh_views,
         max_minutes=arguments.max_minutes,
         device=device_of(arguments),
         resume=arguments.resume,

@@ -57,7 +57,11 @@ class EncoderSource:
 
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
         """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
-        return run_in_memory(self.encoder, torch.from_numpy(inputs).to(self.device))
+        return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
+
+    def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what `encode` does."""
+        return run_in_memory(self.encoder, inputs)
 
 
 def run_in_memory(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 
 from autosam_net.errors import WeightsError
+from autosam_net.heads.attention import fold_attention
 from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
 
 WIDTH = 256  # of SAM's decoder
@@ -57,7 +58,7 @@ class VitHead(nn.Module):
         self.dropout = nn.Dropout2d(settings["dropout"])
         self.position_jitter = settings["position_jitter"]
         self.position = PositionEmbeddingRandom(WIDTH // 2)  # its matrix is a buffer: saved, not trained
-        self.transformer = TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8)
+        self.transformer = fold_attention(TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8))
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(WIDTH, WIDTH // 4, 2, 2),
             LayerNorm2d(WIDTH // 4),

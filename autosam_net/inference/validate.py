@@ -25,7 +25,7 @@ from autosam_net.inference.model import load_head
 from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.inference.pseudo_labels import write_lessons
-from autosam_net.parallel import WHOLE, progress
+from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.cases import patients_of, training_split, unlabelled_part
@@ -62,7 +62,8 @@ def train_and_validate(
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
-        lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
+        with this_team().leader_first():
+            lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
     folder = train_head(dataset, plan, configuration, fold, options, folders, lessons, start)
     if not this_team().leads:
         return folder, None
@@ -81,8 +82,6 @@ def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOption
     """
     settings = plan.configuration(name)
     check_tuning(settings.tuning, settings.head, f"{name}: tuning")
-    if options.unlabelled and this_team().share != WHOLE:
-        raise UsageError("--unlabelled: learns in one process only. Start it without torchrun.")
     if options.unlabelled and settings.tuning is not None:
         raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
     if options.from_head and (options.tuning is None or planned.configuration(name).tuning is not None):

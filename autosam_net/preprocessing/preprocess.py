@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from autosam_net.data.plan import Plan, Preprocessing, settings_digest
 from autosam_net.data.volume import Volume
 from autosam_net.errors import AutosamError, DatasetError, PlanError
 from autosam_net.files import alone, atomic_folder, remove_folder, remove_leftovers, sha256_of_files
-from autosam_net.imageio import read_case, read_label
+from autosam_net.imageio import count_numbers, read_case, read_label
 from autosam_net.jsonio import load, sealed, write_json
 from autosam_net.memory import case_mib, demand_free_memory, demand_memory
 from autosam_net.parallel import WHOLE, Part, map_cases
@@ -95,7 +96,6 @@ def preprocess_dataset(
     folders: Folders | None = None,
     workers: int | None = None,
     part: Part = WHOLE,
-    memory_mib: float = 0.0,
 ) -> list[CaseProperties]:
     """Preprocess all cases of a data set in parallel; return the properties of the labelled, then of the unlabelled.
 
@@ -105,7 +105,6 @@ def preprocess_dataset(
     Args:
         workers: processes; all cores if None.
         part: the share of the cases that is done.
-        memory_mib: of main memory that the largest case needs, by which processes are left out if it is short.
 
     Raises:
         DatasetError: a case has no image, no label map, or another number of channels than planned, or an unlabelled
@@ -122,7 +121,22 @@ def preprocess_dataset(
             with suppress(FileNotFoundError):  # another part may do the same
                 remove_folder(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
-    return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory_mib)
+    memory = largest_case_mib(cases, len(plan.channel_names))
+    return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory)
+
+
+def largest_case_mib(cases: Iterable[CaseFiles], channels: int) -> float:
+    """Return what one process holds at its peak while it measures or preprocesses the largest case.
+
+    Args:
+        channels: of each case.
+    """
+    return max((files_mib(case, channels) for case in cases), default=0.0)
+
+
+def files_mib(case: CaseFiles, channels: int) -> float:
+    """Return what one process holds at its peak while it measures or preprocesses a case; only headers are read."""
+    return case_mib(count_numbers(case.images) // channels, channels, case.label is not None)
 
 
 def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:

@@ -14,11 +14,14 @@ from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.parallel import WHOLE, Part
 from autosam_net.training.sampling import BalancedDraw
 
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Embeddings, or images to be encoded, and label values."""
+
 
 class BatchSource(Protocol):
     """Where training takes its batches from; embeddings from the cache, or slices encoded on the fly."""
 
-    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
         """Return embeddings `(B, C, h, w)` float32 and label values `(B, S, S)` uint8 or int32.
 
         Args:
@@ -35,7 +38,7 @@ class CachedBatches:
         self.rows = [(entry, row) for entry, view in enumerate(self.entries) for row in range(len(view.present))]
         self.balanced = BalancedDraw([self.entries[entry].present[row] for entry, row in self.rows], labels)
 
-    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
         """Return a random batch; see `BatchSource`."""
         drawn = share.of([self.rows[number] for number in self.balanced.draw(rng, size)])
         embeddings = np.stack([self.entries[entry].embedding.row(row) for entry, row in drawn])

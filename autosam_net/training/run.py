@@ -31,6 +31,7 @@ class TrainingOptions:
         unlabelled: learn from the fold's other patients and from the scans in imagesUn as well, without labels.
         seed: of the initial weights, the batches and the draw of patients.
         epochs: replaces the planned number.
+        fresh_views: augment and encode each batch anew instead of taking views from the cache.
         max_minutes: of encoding and training together; training is shortened to fit.
         device: "cpu", "cuda", "cuda:1" ...
         resume: keep a finished training of other settings, instead of refusing.
@@ -43,6 +44,7 @@ class TrainingOptions:
     unlabelled: bool = False
     seed: int = 0
     epochs: int | None = None
+    fresh_views: bool = False
     max_minutes: float | None = None
     device: str = "cpu"
     resume: bool = False

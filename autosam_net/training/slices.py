@@ -14,10 +14,10 @@ from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding
 from autosam_net.embedding.views import draw_view
-from autosam_net.parallel import WHOLE, Part
+from autosam_net.parallel import WHOLE, Part, progress
 from autosam_net.preprocessing.preprocess import load_case, map_case
 from autosam_net.preprocessing.slices import TileGrid, label_inputs, rgb_inputs, tile_grid
-from autosam_net.training.batches import label_tensor
+from autosam_net.training.batches import Batch, label_tensor
 from autosam_net.training.sampling import BalancedDraw
 
 
@@ -48,7 +48,7 @@ class FreshSlices:
         self.encoding, self.outside = encoding, labels.ignore or 0
         self.inputs: list[_Input] = []
         present: list[tuple[int, ...]] = []
-        for folder in folders:
+        for folder in progress(folders, "read labels", len(folders), name=lambda folder: folder.name):
             case = load_case(folder)
             grid = tile_grid(case.properties.shape[1:], encoding)
             for index in range(case.properties.shape[0] * len(grid.origins)):
@@ -56,7 +56,7 @@ class FreshSlices:
                 present.append(tuple(np.unique(self._labels(case, grid, index)).tolist()))
         self.rows = BalancedDraw(present, labels)
 
-    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
         """Return images `(B, 3, S, S)` float32 in [0, 1] and label values `(B, S, S)`; see `BatchSource`."""
         numbers, seeds = self.rows.draw(rng, size), rng.integers(2**32, size=size).tolist()
         drawn = [self._view(self.inputs[row], seed) for row, seed in share.of(list(zip(numbers, seeds, strict=True)))]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
 from autosam_net.jsonio import to_json, write_json
-from autosam_net.parallel import WHOLE
+from autosam_net.parallel import WHOLE, Part, available_cores
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
-from autosam_net.training.batches import BatchSource, CachedBatches
+from autosam_net.training.ahead import drawn_ahead
+from autosam_net.training.batches import Batch, BatchSource, CachedBatches
 from autosam_net.training.build import base_encoder, build_model
 from autosam_net.training.cases import count_patients, records_of, training_split
 from autosam_net.training.check_plan import check_tuning
@@ -87,6 +89,17 @@ class _Run:
     @property
     def mixed_precision(self) -> bool:
         return self.source.precision == "bfloat16"
+
+    @property
+    def fresh_views(self) -> bool:
+        """Return whether batches are slices, augmented anew, instead of cached embeddings."""
+        return self.options.fresh_views or self.plan.encoding.tuned
+
+    @property
+    def drawing_processes(self) -> int:
+        """Return how many processes draw batches; beside an encoder on the CPU, which takes all cores, none."""
+        on_cpu = torch.device(self.options.device).type == "cpu"
+        return 0 if on_cpu or not self.fresh_views else max(1, available_cores() // self.team.share.count)
 
     @property
     def checkpoint(self) -> Path:
@@ -170,9 +183,8 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     begin = time.monotonic()
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
-    views = None if plan.encoding.tuned else plan.encoding.views_for(inputs)
-    log.info("training on %d cases, %s views of each slice", len(split.train), views or "ever new")
-    batches = _batches(run, dataset, split.train, views, folders)
+    views = 0 if run.fresh_views else plan.encoding.views_for(inputs)
+    batches = _fresh_slices(run, dataset, split, folders) if not views else _cached(run, dataset, split, folders, views)
     more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
@@ -192,16 +204,21 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     team.wait()
 
 
-def _batches(run: _Run, dataset: DatasetSpec, cases: Sequence[str], views: int | None, folders: Folders) -> BatchSource:
-    """Return where the labelled batches come from: embeddings, of which the missing are computed, or fresh slices."""
-    plan, team, device = run.plan, run.team, run.options.device
-    if views is None:
-        root = cases_folder(dataset, folders)
-        return FreshSlices([root / case for case in cases], plan.label_set, plan.encoding)
+def _fresh_slices(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders) -> FreshSlices:
+    """Return slices of the training cases that are augmented anew in every batch, and are to be encoded yet."""
+    log.info("training on %d cases, a fresh view of each slice in every batch", len(split.train))
+    root = cases_folder(dataset, folders)
+    return FreshSlices([root / case for case in split.train], run.plan.label_set, run.plan.encoding)
+
+
+def _cached(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders, views: int) -> CachedBatches:
+    """Return embeddings of the training cases; of those that are missing each process encodes its share."""
+    log.info("training on %d cases, %d views of each slice", len(split.train), views)
+    plan, device, team = run.plan, run.options.device, run.team
     if team.share != WHOLE:
-        embed_dataset(dataset, plan, folders, team.share.of(cases), views, device)
+        embed_dataset(dataset, plan, folders, team.share.of(split.train), views, device)
         team.wait()
-    return CachedBatches(embed_dataset(dataset, plan, folders, cases, views, device), plan.label_set)
+    return CachedBatches(embed_dataset(dataset, plan, folders, split.train, views, device), plan.label_set)
 
 
 def _taught_batches(
@@ -231,7 +248,8 @@ def _digest(
     contents = [record.key for record in records]
     files = [] if start is None else [start, *([] if lessons is None else map(lessons.file, lessons.cases))]
     taught = sha256_of_files(files) if files else None
-    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught)
+    fresh = ["fresh views"] if options.fresh_views else []
+    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught, *fresh)
 
 
 def _training(digest: str, settings: Configuration, options: TrainingOptions) -> str:
@@ -243,19 +261,23 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
     team, model = run.team, run.team.wrapped(state.model.train())
+    draw = functools.partial(_draw, batches, unlabelled, run.options.seed, settings.batch_size, team.share)
     clock = time.monotonic()
-    with StopRequest() as stop:
+    with StopRequest() as stop, closing(drawn_ahead(draw, state.iteration, run.drawing_processes)) as drawn:
         while state.iteration < state.epochs * settings.iterations:
             rate = run.rate(state.iteration, state.epochs)
-            rng = np.random.default_rng([run.options.seed, state.iteration])
-            inputs, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size, team.share))
+            batch, taught, rng = next(drawn)
+            inputs, labels = (part.to(device) for part in batch)
+            if run.fresh_views:
+                inputs = run.source.encode_tensor(inputs)  # unchanged, if the model encodes them itself
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
                 logits = model(inputs)
             logits, labels = team.gathered(logits), team.gathered(labels)
             loss = loss_function(logits, labels)
-            if unlabelled is not None:
-                seen, taught = (part.to(device) for part in unlabelled.draw(rng, settings.batch_size))
-                loss = loss + unlabelled_loss(state.model, seen, taught, loss_function, rng, run.mixed_precision)
+            if taught is not None:
+                seen, guessed = (part.to(device) for part in taught)
+                more = unlabelled_loss(state.model, seen, guessed, loss_function, rng, run.mixed_precision)
+                loss = loss + more / team.share.count  # of the same whole batch in every process
             _step(state, team.scaled(loss), rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
@@ -270,6 +292,14 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
                 log.warning("%s: saved after iteration %d; the same command goes on", run.folder, state.iteration)
                 stop.raise_if_requested()
         stop.raise_if_requested()  # between the last iteration and here
+
+
+def _draw(
+    batches: BatchSource, unlabelled: BatchSource | None, seed: int, size: int, share: Part, iteration: int
+) -> tuple[Batch, Batch | None, np.random.Generator]:
+    """Return the batch of an iteration, one of unlabelled cases if there are any, and the generator that drew them."""
+    rng = np.random.default_rng([seed, iteration])
+    return batches.draw(rng, size, share), unlabelled and unlabelled.draw(rng, size), rng
 
 
 def learning_rate(iteration: int, total: int, highest: float) -> float:
@@ -396,9 +426,7 @@ def _save_model(run: _Run, state: TrainingState) -> None:
     save_tensors(run.folder / "model.safetensors", _stored(run, state.model), _head_metadata(run))
 
 
-def _manifest(
-    run: _Run, split: Split, views: int | None, state: TrainingState, encoding_seconds: float
-) -> dict[str, Any]:
+def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
     return {
         "training": _training(run.digest, run.settings, run.options),
         "head_sha256": tensors_sha256(_stored(run, state.model), _head_metadata(run)),

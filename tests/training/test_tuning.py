@@ -18,9 +18,11 @@ from segment_anything.build_sam import _build_sam
 from torch import nn
 
 from autosam_net.data.plan import STRATEGIES, Plan, Tuning
+from autosam_net.embedding.cache import list_entries
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.encoders.tiny_vit import TinyViT
+from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.inference.load import load_model
 from autosam_net.inference.model import load_head
@@ -191,7 +193,9 @@ def test_every_fold_brings_its_encoder_and_the_cache_holds_nothing_tuned(
     assert "2 encoder passes where a frozen one takes one" in caplog.text
     assert not torch.equal(*(head.encoder.network.first.weight for head in model.heads))
     root = prepared.folders.preprocessed / prepared.dataset.name / "embeddings"
-    assert {folder.name.rpartition("_")[0] for folder in root.iterdir()} <= {f"{TINY}_64", "image_64"}
+    keys = [record.key for _, record in list_entries(root) if record is not None]
+    published = weights_sha256(TINY, prepared.plan.encoding.weights_file)
+    assert {key.weights_sha256 for key in keys if key.encoder in (TINY, "image")} <= {published, "none"}
     image = prepared.dataset.folder / "imagesTr"
     assert len(model.predict_folder(image, tmp_path / "out")) == 6
     with pytest.raises(ModelError, match=r"only one of .* has tuned the encoder; predict with each alone"):
