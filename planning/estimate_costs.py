@@ -39,7 +39,7 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
     channels = len(plan.channel_names)
     raw = [math.prod(case.shape) for case in fingerprint.cases]
     resampled = [math.prod(planned_shape(case, plan.preprocessing)) for case in fingerprint.cases]
-    one = largest_case_mib(fingerprint, channels)
+    one = _largest_case_mib(fingerprint, channels)
     workers = int(max(1, min(machine.cores, len(raw), (machine.memory_mib or math.inf) / one)))
     return StepEstimate(
         seconds=rounded(channels * (sum(raw) + sum(resampled)) / PREPROCESSING_RATE / workers),
@@ -48,7 +48,7 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
     )
 
 
-def largest_case_mib(fingerprint: Fingerprint, channels: int) -> float:
+def _largest_case_mib(fingerprint: Fingerprint, channels: int) -> float:
     """Return what one process holds at its peak while it preprocesses the largest case."""
     return case_mib(max(math.prod(case.shape) for case in fingerprint.cases), channels)
 

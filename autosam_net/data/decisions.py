@@ -32,4 +32,5 @@ def _in_words(entry: Configuration) -> str:
     epochs = f"{entry.epochs}-{entry.maximum_epochs} epochs"
     own = "" if entry.encoder is None else f", on {entry.encoder}"
     parts = "" if entry.crop == 1 else f" parts of {entry.crop:.0%} of the side"
-    return f"{epochs} x {entry.iterations} x {entry.batch_size}{parts}, lr {entry.learning_rate:g}{own}"
+    tuned = "" if entry.tuning is None else f", tuned {entry.tuning.part}:{entry.tuning.method}"
+    return f"{epochs} x {entry.iterations} x {entry.batch_size}{parts}, lr {entry.learning_rate:g}{own}{tuned}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,28 +53,32 @@ class EncoderSource:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Return the encoder, loaded at the first call."""
-        return load_encoder(
-            self.encoding.encoder, self.encoding.input_size, self.encoding.weights_file, self.device, self.precision
-        )
+        source = self.encoding.source
+        return load_encoder(source.encoder, source.input_size, source.weights_file, self.device, self.precision)
 
     @property
     def channels(self) -> int:
         """Return the channels of the embeddings, those of folded pixels among them."""
-        return self.encoder.channels + self.encoding.folded_channels
+        return self.encoder.channels + self.encoding.source.folded_channels
 
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
         """Return what heads get for inputs `(N, 3, S, S)` in [0, 1]: `(N, channels, h, w)`, on the device, float32."""
-        return self._encode_in_memory(torch.from_numpy(inputs).to(self.device))
+        return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
 
-    def _encode_in_memory(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings, from halves of the batch where the GPU's memory is too small for the whole."""
-        try:
-            return encode_inputs(self.encoder, inputs, self.encoding)
-        except torch.cuda.OutOfMemoryError:
-            if len(inputs) == 1:
-                raise
-        torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
-        return torch.cat([self._encode_in_memory(half) for half in inputs.tensor_split(2)])
+    def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what `encode` does."""
+        return run_in_memory(functools.partial(encode_inputs, self.encoder, encoding=self.encoding.source), inputs)
+
+
+def run_in_memory(network: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+    """Return `network(inputs)`, from halves of the batch where the GPU's memory is too small for the whole."""
+    try:
+        return network(inputs)
+    except torch.cuda.OutOfMemoryError:
+        if len(inputs) == 1:
+            raise
+    torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
+    return torch.cat([run_in_memory(network, half) for half in inputs.tensor_split(2)])
 
 
 def encode_inputs(encoder: nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:
@@ -149,7 +153,7 @@ def _embed(
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
     compute = functools.partial(_embed_or_open, root=root, cases=cases, source=source, outside=outside)
-    computed = map_cases(compute, missing, f"encode ({plan.encoding.encoder})", 1, _in_words, unit="view")
+    computed = map_cases(compute, missing, f"encode ({plan.encoding.source.encoder})", 1, _in_words, unit="view")
     found.update(zip(missing, computed, strict=True))
     return [entry for entry in found.values() if entry is not None]
 

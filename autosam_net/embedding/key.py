@@ -49,7 +49,8 @@ class EmbeddingKey:
 def embedding_key(
     case: str, content: str, encoding: Encoding, precision: str, view: int, pose: str = PLAIN
 ) -> EmbeddingKey:
-    """Return the key of one view of a preprocessed case under the planned encoding."""
+    """Return the key of one view of a preprocessed case under the planned encoding; nothing tuned is ever cached."""
+    encoding = encoding.source
     return EmbeddingKey(
         version=EMBEDDING_VERSION,
         case=case,

@@ -65,6 +65,8 @@ class HeadClass(Protocol):
 
     One whose recipe has a `crop` below 1 takes smaller grids too, and gives logits of `stride` times their side. One
     with the attribute `sees_pixels` gets the folded pixels as well, where `HeadShape.pixels` says that there are some.
+    One that starts from the checkpoint's mask decoder may name what it has from there as `pretrained`, beginnings of
+    names of parameters; tuning by LoRA or adapters freezes these.
     """
 
     recipe: Recipe

@@ -54,12 +54,15 @@ def export_onnx(model: Model, target: Path) -> float:
     under `autosam_net`. Preprocessing, tiles, poses and post-processing are not in the graph.
 
     Raises:
-        ModelError: a head cannot be exported, the graph is too large for a file, or it computes something else.
+        ModelError: a head cannot be exported or has tuned the encoder, or the graph is too large for a file, or
+            computes something else.
         UsageError: the packages of the extra `onnx` are missing.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UsageError(f"--onnx: {', '.join(missing)} not installed. Run pip install 'autosam_net[onnx]'.")
     encoding = model.plan.encoding
+    if encoding.tuned:
+        raise ModelError("--onnx: holds heads over one frozen encoder; this model has tuned it. Leave --onnx out.")
     encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, "cpu", "float32")
     graph = LogitsGraph(encoder, model.heads, encoding, model.plan.label_set.has_regions).eval()
     size = sum(tensor.nbytes for tensor in graph.state_dict().values())

@@ -23,7 +23,7 @@ from autosam_net.inference.model import Model
 from autosam_net.inference.onnx_graph import TOLERANCE, LogitsGraph, export_onnx
 from autosam_net.jsonio import from_json
 from autosam_net.paths import Folders
-from autosam_net.training.train import head_shape
+from autosam_net.training.build import head_shape
 from tests.support import Prepared, with_unet
 
 onnx = pytest.importorskip("onnx")
