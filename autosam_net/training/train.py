@@ -165,7 +165,9 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = 0 if options.fresh_views else plan.encoding.views_for(inputs)
-    batches = _fresh_slices(run, dataset, split, folders) if not views else _cached(run, dataset, split, folders, views)
+    batches: BatchSource = (
+        _cached(run, dataset, split, folders, views) if views else _fresh_slices(run, dataset, split, folders)
+    )
     more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
@@ -276,7 +278,7 @@ def _draw(
 ) -> tuple[Batch, Batch | None, np.random.Generator]:
     """Return the batch of an iteration, one of unlabelled cases if there are any, and the generator that drew them."""
     rng = np.random.default_rng([seed, iteration])
-    return batches.draw(rng, size, share), unlabelled and unlabelled.draw(rng, size), rng
+    return batches.draw(rng, size, share), None if unlabelled is None else unlabelled.draw(rng, size), rng
 
 
 def learning_rate(iteration: int, total: int, highest: float) -> float:
