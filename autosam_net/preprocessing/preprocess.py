@@ -184,7 +184,7 @@ def _mapped_case(arrays: list[NDArray[Any]], stored: StoredCase) -> Preprocessed
     return PreprocessedCase(arrays[0], arrays[1] if len(arrays) > 1 else None, stored.properties)
 
 
-def _mapped_arrays(folder: Path) -> list[NDArray[Any]]:
+def _mapped_arrays(folder: Path) -> list[Any]:
     return [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)]
 
 
