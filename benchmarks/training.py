@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autosam_net.embedding import cache
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, embed_case
+from autosam_net.embedding.embed import EncoderSource, embed_case, encode_inputs
 from autosam_net.embedding.key import embedding_key
 from autosam_net.heads.head import build_head
 from autosam_net.training.ahead import drawn_ahead
@@ -30,7 +30,7 @@ def measure(setting: Setting) -> list[Row]:
     """Return the time of a step, of which an epoch has a fixed number, of its parts, and the rate of the cache."""
     plan = setting.plan
     source, settings = EncoderSource(plan.encoding, "cpu"), plan.configuration("cnn")
-    batches = CachedBatches(embedded(setting, source), plan.label_set)
+    batches = CachedBatches(embedded(setting, source), plan.label_set, settings.crop)
     loss_of, step = _training(setting, source)
     images, published = real_slices(setting, plan.encoding.input_size, settings.batch_size), published_encoder()
     draw = functools.partial(_drawn, batches, settings.batch_size)
@@ -38,7 +38,9 @@ def measure(setting: Setting) -> list[Row]:
 
     def encoded(encoder: nn.Module) -> Batch:
         with torch.no_grad():
-            return torch.cat([encoder(image[None]) for image in images]), fixed[1]
+            whole = torch.cat([encode_inputs(encoder, image[None], plan.encoding) for image in images])
+        side = fixed[0].shape[-1]
+        return whole[..., :side, :side], fixed[1]
 
     with closing(drawn_ahead(draw, 0)) as ahead:
         works = {
@@ -52,7 +54,8 @@ def measure(setting: Setting) -> list[Row]:
         }
         times = setting.in_turn(works, rounds=3)
     cached, unit = times["cached embeddings, drawn ahead"], f"step of {settings.batch_size}"
-    rate = fixed[0].nbytes / 2 / times["reading the batch alone"] / 2**20  # float16 on disk
+    bytes_read = batches.entries[0].embedding.row(0).nbytes * settings.batch_size
+    rate = bytes_read / times["reading the batch alone"] / 2**20
     rows = [
         Row(f"cnn, {name}", unit, seconds, seconds / cached, "of cached", GOALS.get(name, ""))
         for name, seconds in times.items()
