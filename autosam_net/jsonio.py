@@ -22,6 +22,7 @@ from autosam_net.registry import suggest
 T = TypeVar("T")
 
 SEAL = "checksum"  # last key of the records that nobody edits
+SPARSE = {"sparse": True}  # metadata of a field that is left out while it has its default
 
 
 def to_json(value: Any) -> Any:
@@ -30,7 +31,8 @@ def to_json(value: Any) -> Any:
     Knows dataclasses, mappings, sequences, paths, and numpy's scalars and arrays (through `tolist`).
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        written = (field for field in dataclasses.fields(value) if not _is_left_out(value, field))
+        return {field.name: to_json(getattr(value, field.name)) for field in written}
     if isinstance(value, Mapping):
         return {str(key): to_json(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,6 +44,10 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _is_left_out(value: Any, field: dataclasses.Field[Any]) -> bool:
+    return field.metadata == SPARSE and getattr(value, field.name) == field.default
 
 
 def dumps(value: Any) -> str:

@@ -14,6 +14,7 @@ MIB = 2**20
 PROCESS_MIB = 250.0  # of a process with all that preprocessing imports
 ENCODING_MIB = 1500.0  # of a process with torch and an encoder, where no plan says it
 CHANNEL_BYTES = 20  # of a raw voxel and channel: a file of float64, twice on reading, and the float32 it becomes
+EVALUATING_MIB = 900.0  # of a process with the library of distances, which imports torch
 LABEL_BYTES = 16  # of a raw voxel while its label map is read, resampled or measured
 EXPORT_BYTES = 12  # of a raw voxel: label map, its components, maps of uncertainty, and the writer's copies
 SLICE_COPIES = 12  # of a slice's probabilities, all heads counted, on their way from tiles to labels
@@ -91,6 +92,11 @@ def case_mib(voxels: int, channels: int = 1, labelled: bool = True) -> float:
         voxels: of the raw image, one channel counted.
     """
     return PROCESS_MIB + voxels * (CHANNEL_BYTES * channels + LABEL_BYTES * labelled) / MIB
+
+
+def evaluation_mib(voxels: int) -> float:
+    """Return what one process holds at its peak while it compares two label maps of so many voxels."""
+    return EVALUATING_MIB + 2 * voxels * LABEL_BYTES / MIB
 
 
 def prediction_mib(

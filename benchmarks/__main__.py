@@ -23,6 +23,7 @@ from benchmarks.measuring import Row, Setting, table
 
 BENCHMARKS = {
     "encoder": "Encoding",
+    "vit": "Encoding by SAM's ViT-B, random weights",
     "training": "Training the cnn head",
     "prediction": "Predicting a case",
     "nnunet": "Beside nnU-Net",

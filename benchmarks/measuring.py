@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,23 +71,22 @@ class Setting:
         names = preprocessed_cases(self.dataset, self.folders)[: self.cases]
         return [load_case(cases_folder(self.dataset, self.folders) / name) for name in names]
 
-    def in_turn(self, variants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-        """Return variant -> median of its seconds, each measured in every round, after one round to warm up."""
+    def in_turn(
+        self, variants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: bool = True
+    ) -> dict[str, float]:
+        """Return variant -> median of its seconds, each measured in every round, after one round to warm up.
+
+        Args:
+            warm_up: not needed by variants that start processes of their own each time.
+        """
         times: dict[str, list[float]] = {name: [] for name in variants}
-        for turn in range(rounds + 1):
+        for turn in range(rounds + warm_up):
             for name, work in variants.items():
                 start = self.clock()
                 work()
-                if turn:
+                if turn >= warm_up:
                     times[name].append(self.clock() - start)
         return {name: statistics.median(values) for name, values in times.items()}
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Return the seconds by the clock on the wall of one run of what is too long for more, or uses processes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def table(rows: Iterable[Row]) -> list[str]:

@@ -1,17 +1,21 @@
-"""Prediction of whole cases, from file to file, by one head and by ensembles on the same embedding."""
+"""Prediction of whole cases, from file to file, by one head and by ensembles; and a slice's way back to its grid."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from skimage.transform import resize
 
 from autosam_net.data.dataset import training_cases
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.heads.head import build_head
 from autosam_net.inference.model import Model
-from autosam_net.training.train import head_shape
+from autosam_net.inference.predict import assemble_slices
+from autosam_net.preprocessing.slices import TileGrid
+from autosam_net.training.build import head_shape
 from benchmarks.measuring import Row, Setting
 
 ENSEMBLES = {
@@ -27,7 +31,27 @@ def measure(setting: Setting) -> list[Row]:
     works = {name: _prediction(setting, *ensemble) for name, ensemble in ENSEMBLES.items()}
     times = setting.in_turn(works, rounds=3)
     single = times["1 fold of cnn"]
-    return [Row(name, "case", seconds, seconds / single, "of 1 fold", GOALS[name]) for name, seconds in times.items()]
+    rows = [Row(name, "case", seconds, seconds / single, "of 1 fold", GOALS[name]) for name, seconds in times.items()]
+    return [*rows, *_restoring(setting)]
+
+
+def _restoring(setting: Setting) -> list[Row]:
+    """Return the time of a slice from probabilities to labels on a finer grid, class by class as in nnU-Net."""
+    labels, plane = setting.plan.label_set, (512, 512)
+    probabilities = torch.rand(labels.outputs, 256, 256, generator=torch.Generator().manual_seed(0))
+    grid = TileGrid((256, 256), 256, ((0, 0),))
+
+    def ours() -> object:
+        return [labels.decode(one) for one in assemble_slices([[probabilities]], grid, plane)]
+
+    def theirs() -> object:  # nnU-Net's `resample_data_or_seg` of a slice, order 1
+        maps = probabilities.numpy()
+        return labels.decode(np.stack([resize(one, plane, 1, mode="edge", anti_aliasing=False) for one in maps]))
+
+    names = f"{labels.outputs} maps of 256 px to labels of 512 px, by skimage", "the same, ours"
+    times = setting.in_turn(dict(zip(names, (theirs, ours), strict=True)))
+    ratio = times[names[0]] / times[names[1]]
+    return [Row(names[0], "slice", times[names[0]]), Row(names[1], "slice", times[names[1]], ratio, "times as fast")]
 
 
 def untrained_model(setting: Setting, names: tuple[str, ...], folds: int) -> Model:

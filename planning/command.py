@@ -94,7 +94,6 @@ def _do_part(job: _Job, part: Part) -> None:
 
 
 def _plan_one(job: _Job) -> None:
-    from planning.estimate_costs import largest_case_mib
     from planning.extract_fingerprint import extract_fingerprint
     from planning.settle_plan import PlanRequest
 
@@ -111,8 +110,7 @@ def _plan_one(job: _Job) -> None:
         return
     from autosam_net.preprocessing.preprocess import preprocess_dataset
 
-    one = largest_case_mib(fingerprint, len(plan.channel_names))
-    cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers, memory_mib=one)
+    cases = preprocess_dataset(job.dataset, plan, job.folders, job.arguments.workers)
     print(f"preprocessed: {len(cases)} cases in {job.folder}")
 
 

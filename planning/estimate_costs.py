@@ -8,7 +8,6 @@ import numpy as np
 
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.plan import Plan, StepEstimate
-from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.memory import ENCODING_MIB, case_mib, prediction_mib
 from planning.machine import MIB, Machine, Probe
 from planning.rules import count_case_inputs, embedding_bytes, planned_shape, training_share
@@ -40,7 +39,7 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
     channels = len(plan.channel_names)
     raw = [math.prod(case.shape) for case in fingerprint.cases]
     resampled = [math.prod(planned_shape(case, plan.preprocessing)) for case in fingerprint.cases]
-    one = largest_case_mib(fingerprint, channels)
+    one = _largest_case_mib(fingerprint, channels)
     workers = int(max(1, min(machine.cores, len(raw), (machine.memory_mib or math.inf) / one)))
     return StepEstimate(
         seconds=rounded(channels * (sum(raw) + sum(resampled)) / PREPROCESSING_RATE / workers),
@@ -49,7 +48,7 @@ def _preprocess(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> StepE
     )
 
 
-def largest_case_mib(fingerprint: Fingerprint, channels: int) -> float:
+def _largest_case_mib(fingerprint: Fingerprint, channels: int) -> float:
     """Return what one process holds at its peak while it preprocesses the largest case."""
     return case_mib(max(math.prod(case.shape) for case in fingerprint.cases), channels)
 
@@ -66,7 +65,7 @@ def _passes(plan: Plan, fingerprint: Fingerprint) -> tuple[int, float]:
     inputs = sum(count_case_inputs(fingerprint, plan.preprocessing, encoding).values())
     trained = training_share(inputs, plan.folds)
     passes = trained * encoding.views_for(trained) + (inputs - trained) * len(encoding.all_poses)
-    return passes, passes * embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size) / MIB
+    return passes, passes * embedding_bytes(encoding) / MIB
 
 
 def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:

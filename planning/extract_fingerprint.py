@@ -19,9 +19,11 @@ from autosam_net.data.volume import Volume
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.files import remove_leftovers, sha256_of_files
 from autosam_net.jsonio import load, sealed, write_json, write_json_if_changed
+from autosam_net.memory import demand_memory
 from autosam_net.parallel import WHOLE, Part, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.geometry import crop, crop_box
+from autosam_net.preprocessing.preprocess import files_mib, largest_case_mib
 from planning.channel_kinds import channel_kinds
 from planning.check_dataset import (
     CheckedCase,
@@ -66,6 +68,7 @@ def extract_fingerprint(
     Cases whose files are those of an earlier run are not read again.
 
     Raises:
+        AutosamError: a case needs more memory than is allowed.
         DatasetError: the data set has problems; with several, each is logged as one line first.
     """
     folders = folders or find_folders()
@@ -89,7 +92,8 @@ def measure_part(dataset: DatasetSpec, part: Part, folders: Folders, workers: in
     remove_leftovers(records.parent)
     _forget_others(records, {case.name for case in cases})
     work = functools.partial(_measure_or_remember, dataset=dataset, records=records, broken=_cases_of(problems))
-    outcomes = map_cases(work, part.of(cases), "check and measure", workers, lambda case: case.name)
+    memory = largest_case_mib(cases, len(dataset.channel_names))
+    outcomes = map_cases(work, part.of(cases), "check and measure", workers, lambda case: case.name, memory)
     refuse([*problems, *(problem for outcome in outcomes for problem in outcome.problems)], dataset)
     return [outcome.stored for outcome in outcomes if outcome.stored is not None]
 
@@ -232,6 +236,7 @@ def _measure_or_remember(case: CaseFiles, dataset: DatasetSpec, records: Path, b
     stored = _read_record(file)
     if stored is not None and stored.key == key:
         return _Outcome((), stored)
+    demand_memory(f"{case.name}: check and measure", files_mib(case, len(dataset.channel_names)))
     checked = check_case(case, dataset)
     if checked.problems or checked.image is None or checked.label is None:
         return _Outcome(checked.problems, None)

@@ -24,6 +24,7 @@ def validate_plan(plan: Plan, dataset: DatasetSpec) -> None:
     encoding = plan.encoding
     has_weights = ENCODERS.get(encoding.encoder).weights is not None
     demand(has_weights, "plan.json: encoding: encoder", encoding.encoder, "one with weights")
+    demand(not encoding.tuned, "plan.json: encoding: tuned", True, "false; give a configuration a tuning instead")
     if encoding.weights_file is not None:
         exists = encoding.weights_file.is_file()
         demand(exists, "plan.json: encoding: weights", encoding.weights, "a file that exists, or null")

@@ -8,35 +8,47 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autosam_net import memory, parallel
 from autosam_net.data.case import CaseProperties
+from autosam_net.data.dataset import training_cases
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Normalization, Preprocessing
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import AutosamError
+from autosam_net.evaluation.report import evaluate_files, evaluate_pairs
+from autosam_net.imageio import write_label
+from autosam_net.imageio.dicom import read_slices
+from autosam_net.imageio.dicom_seg import segmentation_mib, write_segmentation
 from autosam_net.inference.export import export_case, label_map
 from autosam_net.memory import (
     CHANNEL_BYTES,
     EXPORT_BYTES,
     LABEL_BYTES,
+    MIB,
     SLICE_COPIES,
     allowed_memory_mib,
     case_mib,
     demand_memory,
+    evaluation_mib,
     memory_limit,
     prediction_mib,
 )
-from autosam_net.parallel import map_cases
-from autosam_net.preprocessing.preprocess import preprocess_case
-from planning.extract_fingerprint import measure_class
+from autosam_net.parallel import WHOLE, map_cases
+from autosam_net.preprocessing.preprocess import largest_case_mib, preprocess_case
+from planning.extract_fingerprint import measure_class, measure_part
+from tests.dicom_files import noise, write_series
+from tests.support import Prepared
 
 SHAPE = (64, 80, 80)
 VOXELS = math.prod(SHAPE)
 CLASSES = LabelSet({"background": 0, **{f"organ{index}": index for index in range(1, 21)}})
+FRAME_HEADER = 30_000  # bytes that highdicom and pydicom hold of each plane beside its bits
 GEOMETRY = Geometry(spacing=(1.0, 1.0, 1.0))
 
 
@@ -85,6 +97,59 @@ def test_preprocessing_holds_the_image_and_what_it_becomes() -> None:
     settings = Preprocessing(0, 0.9, (Normalization("percentile", 0.5, 99.5),))
     found = peak_of(lambda: preprocess_case("case", Volume(image, GEOMETRY), labels, settings))
     assert found + image.nbytes + labels.nbytes < VOXELS * (CHANNEL_BYTES + LABEL_BYTES)
+
+
+def test_evaluation_holds_two_label_maps_and_one_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = [tmp_path / name for name in ("reference.nii.gz", "prediction.nii.gz")]
+    for file in files:  # pieces of organs, so that there are surfaces
+        blocks = rng.integers(0, 21, [length // 8 for length in SHAPE], np.uint8)
+        write_label(file, blocks.repeat(8, 0).repeat(8, 1).repeat(8, 2), GEOMETRY)
+    found = peak_of(lambda: evaluate_files(("case", files[0], files[1]), CLASSES, 2.0))
+    assert found < 2 * LABEL_BYTES * VOXELS
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_dicom_seg_takes_what_is_predicted_for_it(tmp_path: Path, regions: bool) -> None:
+    shape = (40, 96, 96)
+    series = write_series(tmp_path / "ct", noise(shape))
+    labels = np.random.default_rng(0).integers(0, 9, [length // 8 for length in shape], np.uint8)
+    labels = labels.repeat(8, 0).repeat(8, 1).repeat(8, 2)
+    targets = {f"organ {value}": (value, 8) if regions and value < 8 else (value,) for value in range(1, 9)}
+    headers = peak_of(lambda: read_slices(series))
+    found = peak_of(lambda: write_segmentation(tmp_path / "a.dcm", labels, targets, series))
+    frames = 40 * 8 * FRAME_HEADER
+    assert found < MIB * segmentation_mib(labels, targets) + headers + frames
+
+
+def test_evaluation_follows_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "case.nii.gz"
+    write_label(file, np.ones(SHAPE, np.uint8), GEOMETRY)
+    pairs, labels = [("case1", file, file)], LabelSet({"background": 0, "organ": 1})
+    with (
+        memory_limit(evaluation_mib(VOXELS) - 1),
+        pytest.raises(AutosamError, match=r"^case1: evaluation needs 0\.9 GiB"),
+    ):
+        evaluate_pairs(pairs, labels)
+    with memory_limit(evaluation_mib(VOXELS)):
+        assert evaluate_pairs(pairs, labels).foreground_mean["Dice"] == 1.0
+
+
+def test_check_and_measure_follows_the_limit(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = replace(prepared.folders, preprocessed=tmp_path)
+    needed = largest_case_mib(training_cases(prepared.dataset), 1)
+    assert needed == case_mib(3 * 96 * 96)
+    asked: list[float] = []
+    monkeypatch.setattr("planning.extract_fingerprint.map_cases", lambda *rest: asked.append(rest[-1]) or [])
+    measure_part(prepared.dataset, WHOLE, folders)
+    assert asked == [needed]
+    monkeypatch.undo()
+    with memory_limit(needed - 1), pytest.raises(AutosamError, match=r": check and measure needs 0\.2 GiB of memory"):
+        measure_part(prepared.dataset, WHOLE, folders, workers=1)
+    with memory_limit(needed):
+        assert len(measure_part(prepared.dataset, WHOLE, folders, workers=1)) == 6
 
 
 def test_measuring_holds_the_image_and_one_class() -> None:

@@ -187,11 +187,12 @@ def test_two_processes_train_the_head_that_one_trains(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     answer = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
-    together = tmp_path / "two" / alone.relative_to(tmp_path / "one")
-    one, two = (load_tensors(folder / "model.safetensors")[0] for folder in (alone, together))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        np.testing.assert_allclose(tensor, two[name], atol=2e-5, err_msg=name)
+    for folder, apart in zip(alone, (2e-5, 1e-4), strict=True):
+        together = tmp_path / "two" / folder.relative_to(tmp_path / "one")
+        one, two = (load_tensors(place / "model.safetensors")[0] for place in (folder, together))
+        assert one.keys() == two.keys()
+        for name, tensor in one.items():
+            np.testing.assert_allclose(tensor, two[name], atol=apart, err_msg=name)
 
 
 def test_a_batch_must_be_shared_equally() -> None:

@@ -1,4 +1,4 @@
-"""`autosam_train 27 vit 0`: train a head over the frozen encoder, then validate it.
+"""`autosam_train 27 vit 0`: train a head over the frozen encoder, or tune both, then validate it.
 
 `torchrun --no-python --nproc-per-node 8 autosam_train 27 vit 0` does it in eight processes; see docs/scaling.md.
 """
@@ -24,6 +24,7 @@ from autosam_net.commands.cli import (
     new_parser,
     run,
 )
+from autosam_net.data.plan import STRATEGIES, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_train --help`."""
-    parser = new_parser("Train a head over the frozen encoder on one fold, then validate it on the raw grid.")
+    parser = new_parser(
+        "Train a head over the frozen encoder, or tune both, on one fold; then validate on the raw grid."
+    )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
     parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
@@ -46,9 +49,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of weights, batches and the draw of patients (default 0)"
     )
+    parser.add_argument(
+        "--tune", default="head", metavar="HOW", help=f"what learns, and how: {', '.join(STRATEGIES)} (default head)"
+    )
+    parser.add_argument(
+        "--from-head", action="store_true", help="with --tune: begin with the trained head, trained first where missing"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
+    )
+    parser.add_argument(
+        "--fresh-views", action="store_true", help="augment and encode each batch anew: no cache, for a fast GPU"
     )
     parser.add_argument(
         "--continue", dest="resume", action="store_true", help="keep a fold trained with other settings"
@@ -72,6 +84,7 @@ def _train(arguments: argparse.Namespace) -> None:
     for name in ("epochs", "max_minutes", "labelled"):
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
+    parse_tuning(arguments.tune)
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -124,10 +137,13 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         unlabelled=arguments.unlabelled,
         seed=arguments.seed,
         epochs=arguments.epochs,
+        fresh_views=arguments.fresh_views,
         max_minutes=arguments.max_minutes,
         device=device_of(arguments),
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        tune=arguments.tune,
+        from_head=arguments.from_head,
     )
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from autosam_net.data.labels import LabelSet, LabelValue
-from autosam_net.errors import PlanError
+from autosam_net.errors import PlanError, UsageError
 from autosam_net.files import sha256_of_text
-from autosam_net.jsonio import canonical, from_json, read_json
+from autosam_net.jsonio import SPARSE, canonical, from_json, read_json
 from autosam_net.registry import suggest
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 FOREGROUND = "foreground"  # all classes together
 PLAIN = "plain"
+CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
+NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
+STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
+"""What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
+TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory
+TUNED_ITERATIONS = 10  # of an epoch: such steps take seconds on a CPU, and time limits are looked at between epochs
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Encoding:
         rotation: degrees by which augmented views are turned at most, either way.
         poses: of `POSES`, those that slices are put in beside the plain one, for test-time augmentation and for
             learning from unlabelled cases; each costs one more encoder pass.
+        pixels: the slice's own pixels go along with its embedding, for heads that draw boundaries with them.
+        tuned: the encoder learns with the head: every head brings its own, and takes the inputs themselves.
     """
 
     encoder: str
@@ -85,11 +94,33 @@ class Encoding:
     slice_budget: int
     rotation: float
     poses: tuple[str, ...] = ()
+    pixels: bool = False
+    tuned: bool = field(default=False, metadata=SPARSE)
+
+    @property
+    def source(self) -> Encoding:
+        """Return what heads are given: embeddings, or the inputs where each head runs an encoder of its own."""
+        return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False) if self.tuned else self
 
     @property
     def weights_file(self) -> Path | None:
         """Return the file that replaces the published weights, if any."""
         return None if self.weights is None else Path(self.weights)
+
+    @property
+    def distinct_channels(self) -> list[int]:
+        """Return those of the three input channels that differ from one another."""
+        return [index for index, source in enumerate(self.rgb) if source not in self.rgb[:index]]
+
+    @property
+    def pixel_channels(self) -> int:
+        """Return how many of them go along with an embedding, pixel by pixel."""
+        return len(self.distinct_channels) if self.pixels else 0
+
+    @property
+    def folded_channels(self) -> int:
+        """Return how many channels these pixels take, folded to the embedding's resolution."""
+        return self.pixel_channels * CELL**2
 
     @property
     def all_poses(self) -> tuple[str, ...]:
@@ -99,6 +130,56 @@ class Encoding:
     def views_for(self, slices: int) -> int:
         """Return the number of views of each of `slices` training slices."""
         return max(1, min(self.maximum_views, self.slice_budget // max(slices, 1)))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Which pretrained parts learn, and how (Gu et al., arXiv 2404.09957); what is not pretrained always learns.
+
+    Attributes:
+        part: the mask decoder that a head starts from, or the encoder as well.
+        method: all weights, low-rank updates of queries and values (LoRA), or bottleneck adapters.
+        rank: of a low-rank update.
+        ratio: of an adapter's inner width to its outer one.
+        blocks: numbers of the encoder's attention blocks that get updates or adapters, negative ones counted from the
+            end; if null, all get updates, and the first two and the last two get adapters, as published.
+        learning_rate: highest value for the encoder; if null, 1e-3 as published, and 1e-4 for all of its weights.
+        weight_decay: for the encoder.
+        recompute: save memory by computing the encoder's blocks a second time for the gradient.
+    """
+
+    part: Literal["head", "encoder+head"]
+    method: Literal["full", "lora", "adapter"]
+    rank: int = 4
+    ratio: float = 0.25
+    blocks: tuple[int, ...] | None = None
+    learning_rate: float | None = None
+    weight_decay: float = 0.1
+    recompute: bool = False
+
+    @property
+    def of_encoder(self) -> bool:
+        """Return whether the encoder learns."""
+        return self.part == "encoder+head"
+
+    @property
+    def encoder_rate(self) -> float:
+        """Return the highest learning rate for the encoder."""
+        published = 1e-4 if self.method == "full" else 1e-3
+        return published if self.learning_rate is None else self.learning_rate
+
+
+def parse_tuning(text: str) -> Tuning | None:
+    """Return the tuning that one of `STRATEGIES` means, None for the head alone.
+
+    Raises:
+        UsageError: there is no such strategy.
+    """
+    if text not in STRATEGIES:
+        raise UsageError(f"--tune {text}: {suggest(text, STRATEGIES)}")
+    part, _, method = text.partition(":")
+    tuning: Tuning | None = from_json(Tuning, {"part": part, "method": method}, "--tune") if method else None
+    return tuning
 
 
 @dataclass(frozen=True)
@@ -112,6 +193,8 @@ class Configuration:
         maximum_epochs: more inputs or patients are trained on longer, with the square root of their number, up to this.
         learning_rate: highest value of the one-cycle schedule of AdamW.
         encoder: replaces the plan's; `image` for networks trained from scratch.
+        crop: of each drawn input a random part is shown, this share of its side; 1 for the whole.
+        tuning: of pretrained parts; if null, the head learns and the encoder is frozen.
     """
 
     head: str
@@ -123,6 +206,22 @@ class Configuration:
     learning_rate: float
     weight_decay: float
     encoder: str | None = None
+    crop: float = 1.0
+    tuning: Tuning | None = field(default=None, metadata=SPARSE)
+
+    def with_tuning(self, tuning: Tuning) -> Configuration:
+        """Return the same with a tuning, in smaller batches and more, shorter epochs where the encoder learns."""
+        if not tuning.of_encoder:
+            return replace(self, tuning=tuning)
+        longer = self.iterations / TUNED_ITERATIONS
+        return replace(
+            self,
+            tuning=tuning,
+            batch_size=min(self.batch_size, TUNED_BATCH),
+            iterations=TUNED_ITERATIONS,
+            epochs=round(self.epochs * longer),
+            maximum_epochs=round(self.maximum_epochs * longer),
+        )
 
     def epochs_for(self, inputs: int, patients: int) -> int:
         """Return the number of epochs for a training set.
@@ -199,20 +298,28 @@ class Plan:
             raise PlanError(f"{self.dataset}: no configuration {name!r}; {suggest(name, self.configurations)}")
         return self.configurations[name]
 
-    def for_configuration(self, name: str) -> Plan:
-        """Return the plan as a configuration follows it: with its own encoder in place, where it names one.
+    def for_configuration(self, name: str, tuning: Tuning | None = None) -> Plan:
+        """Return the plan as a configuration follows it: with its own encoder in place, where it names or tunes one.
 
-        That encoder sees the same views of the same inputs, and has its published weights, if any. The other
-        configurations are left out then, since their heads do not fit its embeddings.
+        An encoder that it names sees the same views of the same inputs, and has its published weights, if any. The
+        other configurations are left out then, since their heads do not fit its embeddings.
+
+        Args:
+            tuning: takes the place of the configuration's own.
 
         Raises:
             PlanError: the plan has none of that name.
         """
         configuration = self.configuration(name)
-        if configuration.encoder in (None, self.encoding.encoder):
-            return self
-        encoding = replace(self.encoding, encoder=configuration.encoder, weights=None)
-        return replace(self, encoding=encoding, configurations={name: configuration})
+        if tuning is not None:
+            configuration = configuration.with_tuning(tuning)
+        encoding, own = self.encoding, configuration.encoder
+        if own not in (None, encoding.encoder):
+            encoding = replace(encoding, encoder=own, weights=None, pixels=False)
+        if configuration.tuning is not None and configuration.tuning.of_encoder:
+            encoding = replace(encoding, tuned=True)
+        others = self.configurations if encoding == self.encoding else {}
+        return replace(self, encoding=encoding, configurations={**others, name: configuration})
 
 
 def settings_digest(*settings: object) -> str:

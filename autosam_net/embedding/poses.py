@@ -28,7 +28,9 @@ def put(array: NDArray[Element], pose: str) -> NDArray[Element]:
 
 
 def put_back(maps: torch.Tensor, pose: str) -> torch.Tensor:
-    """Return maps `(..., S, S)` that were put in a pose as they were before."""
+    """Return maps `(..., S, S)` that were put in a pose as they were before; the same ones where that is plain."""
+    if pose == PLAIN:
+        return maps  # torch would copy them
     if pose in _MIRRORED:
         return torch.flip(maps, [_MIRRORED[pose]])
     return torch.rot90(maps, -_QUARTERS[pose], (-2, -1))

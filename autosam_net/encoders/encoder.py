@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,10 @@ class Encoder(nn.Module):
     """A frozen network from images (B, 3, S, S) in [0, 1] to embeddings (B, channels, S / stride, S / stride).
 
     Frozen by construction: no parameter asks for a gradient, `train()` stays in eval mode (in training mode a
-    batch norm would change its statistics) and the pass runs without a graph.
+    batch norm would change its statistics) and the pass runs without a graph. `tuning` lets it learn for a while.
 
     Attributes:
+        learns: whether the pass belongs to a training: in the caller's graph and autocast.
         input_size: S in pixels.
         weights_sha256: of the checkpoint's file, "none" without one.
         precision: of weights and computation; images and embeddings are float32 in either.
@@ -50,27 +52,41 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.stride, self.channels = entry.name, entry.stride, entry.channels
-        self.input_size, self.precision, self.weights_sha256 = input_size, precision, weights_sha256
+        self.input_size, self.weights_sha256 = input_size, weights_sha256
         self.mask_decoder_weights = mask_decoder_weights
-        self.network = network.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
+        self.network, self.learns = network, False
         scale = torch.tensor(entry.pixel_range) / torch.tensor(entry.pixel_std)
         offset = torch.tensor(entry.pixel_mean) / torch.tensor(entry.pixel_std)
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("offset", offset.view(1, 3, 1, 1), persistent=False)
+        self.set_precision(precision)
         self.requires_grad_(False)
         self.train(False)
 
-    @torch.no_grad()  # not inference_mode, whose tensors could not enter a head's graph
+    def set_precision(self, precision: Precision) -> None:
+        """Round the weights, and compute in `precision` from now on."""
+        self.precision = precision
+        self.network.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
+
     def forward(self, images: Tensor) -> Tensor:
         expected = (3, self.input_size, self.input_size)
         assert images.shape[1:] == expected, f"images are {tuple(images.shape[1:])}, {self.name} takes {expected}"
         pixels = images.to(self.scale.device, torch.float32) * self.scale - self.offset
         pixels = pixels.to(getattr(torch, self.precision), memory_format=torch.channels_last)
-        return self.network(pixels).float()  # (B, channels, S / stride, S / stride)
+        if self.learns:
+            return self.network(pixels).float()  # (B, channels, S / stride, S / stride)
+        # not inference_mode, whose tensors could not enter a head's graph
+        with torch.no_grad(), _own_precision(pixels.device.type):
+            return self.network(pixels).float()
 
     def train(self, mode: bool = True) -> Encoder:
         """Stay in eval mode, whatever is asked."""
         return super().train(False)
+
+
+def _own_precision(kind: str) -> AbstractContextManager[object]:
+    """Switch a caller's autocast off; without one, nothing is switched, so that a graph can be traced."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def load_encoder(

@@ -209,7 +209,14 @@ class WindowAttention(nn.Module):
         scale[:, 0] = HEAD_CHANNELS**-0.5
         self.qkv.weight.mul_(scale.view(-1, 1))
         self.qkv.bias.mul_(scale.view(-1))
-        self.bias = self.attention_biases[:, _distance_index(self.window)]
+        self.spread_biases()
+
+    def spread_biases(self) -> None:
+        """Take over changed biases."""
+        self.bias = self._biases_of_pairs().detach()
+
+    def _biases_of_pairs(self) -> Tensor:
+        return self.attention_biases[:, _distance_index(self.window)]
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, height, width, channels = tokens.shape
@@ -227,7 +234,8 @@ class WindowAttention(nn.Module):
         # each head's query, key and value stand side by side in the channels
         joint = self.qkv(self.norm(tokens)).reshape(count, length, self.heads, 3, HEAD_CHANNELS)
         query, key, value = joint.permute(3, 0, 2, 1, 4).contiguous().unbind(0)  # (windows, heads, tokens, 32) each
-        attended = attend(query, key, value, self.bias)
+        bias = self._biases_of_pairs() if self.attention_biases.requires_grad else self.bias
+        attended = attend(query, key, value, bias)
         return self.proj(attended.transpose(1, 2).reshape(count, length, channels))
 
 

@@ -19,9 +19,10 @@ from autosam_net.data.volume import Volume
 from autosam_net.errors import DatasetError
 from autosam_net.evaluation.case_table import CASES_FILE, METRICS, replace_columns
 from autosam_net.evaluation.metrics import NSD_TOLERANCE, ClassMetrics, evaluate_case
-from autosam_net.imageio import read_label
+from autosam_net.imageio import count_numbers, read_label
 from autosam_net.imageio.reader import SPACING_TOLERANCE
 from autosam_net.jsonio import sealed, write_json
+from autosam_net.memory import demand_memory, evaluation_mib
 from autosam_net.parallel import available_cores, map_cases
 
 if TYPE_CHECKING:
@@ -148,12 +149,18 @@ def evaluate_pairs(
         workers: processes; by default up to one a core, as far as the files are large enough to pay for their start.
 
     Raises:
+        AutosamError: a pair needs more memory than is allowed.
         DatasetError: shape or spacing of a pair differ, or a file has a value that `labels` does not name.
         ImageFileError: a file cannot be read.
     """
     workers = workers or workers_for([reference for _, reference, _ in pairs])
     function = partial(evaluate_files, labels=labels, tolerance=tolerance)
-    return summarize(map_cases(function, pairs, "evaluate", workers, lambda pair: pair[0]), labels, tolerance)
+    memory = max((evaluation_mib(_voxels(pair)) for pair in pairs), default=0.0)
+    return summarize(map_cases(function, pairs, "evaluate", workers, lambda pair: pair[0], memory), labels, tolerance)
+
+
+def _voxels(pair: Pair) -> int:
+    return max(count_numbers([file]) for file in pair[1:])
 
 
 def workers_for(files: Sequence[Path]) -> int:
@@ -165,6 +172,7 @@ def workers_for(files: Sequence[Path]) -> int:
 def evaluate_files(pair: Pair, labels: LabelSet, tolerance: float) -> CaseResult:
     """Return the metrics of one pair of label files; raises as `evaluate_pairs` does."""
     name, reference_file, prediction_file = pair
+    demand_memory(f"{name}: evaluation", evaluation_mib(_voxels(pair)))
     reference, prediction = read_label(reference_file), read_label(prediction_file)
     check_pair(name, reference, prediction)
     for role, file, volume in (("reference", reference_file, reference), ("prediction", prediction_file, prediction)):

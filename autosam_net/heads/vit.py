@@ -18,6 +18,7 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 
 from autosam_net.errors import WeightsError
+from autosam_net.heads.attention import fold_attention
 from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
 
 WIDTH = 256  # of SAM's decoder
@@ -48,6 +49,7 @@ class VitHead(nn.Module):
         learning_rate=7e-4,
         weight_decay=1e-2,
     )
+    pretrained: ClassVar[tuple[str, ...]] = ("transformer.", "output_upscaling.", "no_mask")
 
     def __init__(self, shape: HeadShape, settings: Mapping[str, float], decoder_weights: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class VitHead(nn.Module):
         self.dropout = nn.Dropout2d(settings["dropout"])
         self.position_jitter = settings["position_jitter"]
         self.position = PositionEmbeddingRandom(WIDTH // 2)  # its matrix is a buffer: saved, not trained
-        self.transformer = TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8)
+        self.transformer = fold_attention(TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8))
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(WIDTH, WIDTH // 4, 2, 2),
             LayerNorm2d(WIDTH // 4),

@@ -15,6 +15,7 @@ from autosam_net.errors import ImageFileError
 from autosam_net.files import atomic_file
 from autosam_net.imageio.dicom import BROKEN_HEADER, Slice, kind_of, read_slices
 from autosam_net.imageio.reader import damaged, without_warnings
+from autosam_net.memory import MIB
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
@@ -24,6 +25,9 @@ NAME = "autosam_net"
 PRIVATE_CODES = "99AUTOSAM"  # DICOM reserves what begins with 99 for codes of one's own
 SERIES_NUMBER = 9000  # far from those of scanners, so that viewers list it last
 GOLDEN_ANGLE = 2.4  # radians; hues that far apart stay apart, however many there are
+LABEL_MAP_BYTES = 2  # of a voxel: the label map in another number type
+OVERLAP_BYTES = 9  # of a voxel, while highdicom looks whether regions overlap
+FRAME_COPIES = 4  # of all planes of bits: one by one, put together, and on their way into the file
 LONGEST_TEXT = 64  # characters of a label's name that DICOM has room for
 MAY_BE_EMPTY = (
     "PatientID",
@@ -53,12 +57,14 @@ def write_segmentation(
     """
     import highdicom
 
-    if all(len(values) == 1 for values in targets.values()):
-        targets = dict(sorted(targets.items(), key=lambda entry: entry[1][0]))
-        pixels = labels.astype(np.uint16)
-    else:
-        pixels = np.stack([np.isin(labels, values) for values in targets.values()], axis=-1).astype(np.uint16)
     sources = [_with_empty_keys(entry.header) for entry in read_slices(series)]
+    if _are_classes(targets):
+        targets = dict(sorted(targets.items(), key=lambda entry: entry[1][0]))
+        pixels = labels.astype(np.min_scalar_type(len(targets)), copy=False)
+    else:
+        pixels = np.empty((*labels.shape, len(targets)), np.uint8)
+        for index, values in enumerate(targets.values()):
+            pixels[..., index] = np.isin(labels, values)
     try:
         with without_warnings():
             segmentation = highdicom.seg.Segmentation(
@@ -85,6 +91,23 @@ def write_segmentation(
         ) from error
     with atomic_file(path) as temporary:
         segmentation.save_as(temporary)
+
+
+def segmentation_mib(labels: NDArray[np.integer], targets: Mapping[str, Sequence[int]]) -> float:
+    """Return what `write_segmentation` takes at its peak beside the label map `(Z, Y, X)`.
+
+    Of each class and slice that has it one plane of bits is stored; regions, which may overlap, are stacked before.
+    """
+    present = [set(np.unique(plane).tolist()) for plane in labels]
+    frames = sum(not values.isdisjoint(wanted) for values in present for wanted in targets.values())
+    stacked = 0 if _are_classes(targets) else len(targets) + OVERLAP_BYTES
+    bits = frames * labels[0].size / 8
+    return (labels.size * (LABEL_MAP_BYTES + stacked) + FRAME_COPIES * bits) / MIB
+
+
+def _are_classes(targets: Mapping[str, Sequence[int]]) -> bool:
+    """Return whether no two targets overlap, each having a value of its own."""
+    return all(len(values) == 1 for values in targets.values())
 
 
 def is_segmentation(header: Dataset) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,17 @@ def write_picture(path: Path, array: NDArray[np.generic]) -> None:
     save(sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=colour), path)
 
 
+def count(path: Path) -> int:
+    """Return the numbers in a file, all channels and pages counted; nothing but its header is read."""
+    from PIL import Image
+
+    try:
+        with without_warnings(), Image.open(path) as image:
+            return math.prod(image.size) * len(image.getbands()) * getattr(image, "n_frames", 1)
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
 def _pages(path: Path) -> list[Image.Image]:
     from PIL import Image, ImageSequence, UnidentifiedImageError
 
@@ -162,6 +174,6 @@ def _read_deep_colour(path: Path) -> NDArray[np.generic]:
 
 
 for _ending in (".png", ".bmp"):
-    READERS.register(_ending)(Reader(read, write, read_label))
+    READERS.register(_ending)(Reader(read, write, read_label, count=count))
 for _ending in (".jpg", ".jpeg"):
-    READERS.register(_ending)(Reader(read, None, read_label))
+    READERS.register(_ending)(Reader(read, None, read_label, count=count))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.volume import Geometry, Volume
-from autosam_net.errors import DatasetError, ImageFileError
+from autosam_net.errors import AutosamError, DatasetError, ImageFileError
 from autosam_net.files import atomic_file
 from autosam_net.registry import Registry
 
@@ -34,6 +34,7 @@ class Reader:
         read_label: reads a label map where that differs from `read` (the indices of a palette, not its colours).
         write_sidecar: puts what the format itself cannot hold of the geometry into a file beside it.
         holds_fractions: whether `write` takes float32 as well.
+        count: returns the numbers that `read` gives, from the header alone.
     """
 
     read: Callable[[Path], Volume]
@@ -41,6 +42,7 @@ class Reader:
     read_label: Callable[[Path], Volume] | None = None
     write_sidecar: Callable[[Path, Geometry], None] | None = None
     holds_fractions: bool = False
+    count: Callable[[Path], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,12 @@ class FolderReader:
     Attributes:
         recognizes: folder -> whether it is such an image; asked of every folder in an input, so that it must be quick.
         read: folder -> `(C, Z, Y, X)`.
+        count: folder -> the numbers that `read` gives, from headers alone.
     """
 
     recognizes: Callable[[Path], bool]
     read: Callable[[Path], Volume]
+    count: Callable[[Path], int] | None = None
 
 
 READERS: Registry[Reader] = Registry("file ending")
@@ -89,6 +93,23 @@ def split_ending(name: str) -> tuple[str, str]:
         )
     ending = max(fitting, key=len)
     return name[: -len(ending)], ending
+
+
+def count_numbers(paths: Sequence[Path]) -> int:
+    """Return about how many numbers images hold together, all voxels and channels counted, as their headers say.
+
+    A header that cannot be read counts for nothing: reading the whole says what is wrong. Of a format whose reader
+    cannot count, a file's bytes are taken.
+    """
+    return sum(map(_count_in, paths))
+
+
+def _count_in(path: Path) -> int:
+    try:
+        reader = _folder_reader(path) or _reader(_existing(path))
+        return path.stat().st_size if reader.count is None else reader.count(path)
+    except (AutosamError, OSError):
+        return 0
 
 
 def read_image(path: Path) -> Volume:

@@ -77,6 +77,20 @@ def read(path: Path) -> Volume:
     return Volume(array, _geometry(image))  # (C, Z, Y, X)
 
 
+def count(path: Path) -> int:
+    """Return the numbers in a file, all components and dimensions counted; nothing but its header is read."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise damaged(path, error) from error
+    return prod(reader.GetSize()) * reader.GetNumberOfComponents()
+
+
 def to_image(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
     """Return an array `(Z, Y, X)` of one channel with its place in space, in the dimensions of the geometry."""
     import SimpleITK as sitk
@@ -202,5 +216,5 @@ def _geometry(image: sitk.Image) -> Geometry:
 
 
 for _ending in (".nii.gz", ".nii", ".mha", ".nrrd"):
-    READERS.register(_ending)(Reader(read, write, holds_fractions=True))
-READERS.register(".mhd")(Reader(read))  # two files, which could not appear whole at once
+    READERS.register(_ending)(Reader(read, write, holds_fractions=True, count=count))
+READERS.register(".mhd")(Reader(read, count=count))  # two files, which could not appear whole at once

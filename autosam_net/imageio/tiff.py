@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import struct
 import zlib
@@ -49,6 +50,17 @@ def read(path: Path) -> Volume:
 def read_label(path: Path) -> Volume:
     """Return a label map: grey values, the indices of a palette, or colours `(3, Z, Y, X)`."""
     return _read(path, read_indices)
+
+
+def count(path: Path) -> int:
+    """Return the numbers in a file, all channels and pages counted; nothing but its tags is read."""
+    import tifffile
+
+    try:
+        with without_warnings(), tifffile.TiffFile(path) as file:
+            return sum(math.prod(series.shape) for series in file.series)
+    except BROKEN as error:
+        raise damaged(path, error) from error
 
 
 def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
@@ -166,4 +178,4 @@ def _channels(page: TiffPage, path: Path) -> NDArray[np.generic]:
 
 
 for _ending in (".tif", ".tiff"):
-    READERS.register(_ending)(Reader(read, write, read_label, write_sidecar))
+    READERS.register(_ending)(Reader(read, write, read_label, write_sidecar, count=count))

@@ -18,7 +18,8 @@ from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.files import atomic_file
 from autosam_net.imageio import read_label, write_label
 from autosam_net.imageio.dicom import is_series
-from autosam_net.imageio.dicom_seg import write_segmentation
+from autosam_net.imageio.dicom_seg import segmentation_mib, write_segmentation
+from autosam_net.memory import ENCODING_MIB, LABEL_BYTES, MIB, demand_memory
 from autosam_net.parallel import progress
 from autosam_net.preprocessing.geometry import cropped_part, restore_slices
 
@@ -102,15 +103,21 @@ def refuse_without_series(cases: Sequence[CaseFiles]) -> None:
 def save_segmentations(
     cases: Sequence[CaseFiles], label_maps: Sequence[Path], labels: LabelSet, skip_existing: bool = False
 ) -> None:
-    """Write each label map once more beside itself, as a DICOM-SEG that refers to the case's (first) series."""
+    """Write each label map once more beside itself, as a DICOM-SEG that refers to the case's (first) series.
+
+    Raises:
+        AutosamError: one needs more memory than is allowed; those before it, and all label maps, are written.
+    """
     pairs = [
         (case, file)
         for case, file in zip(cases, label_maps, strict=True)
         if not (skip_existing and _segmentation_file(case, file).exists())
     ]
     for case, file in progress(pairs, "DICOM-SEG", len(pairs), name=lambda pair: pair[0].name):
-        target = _segmentation_file(case, file)
-        write_segmentation(target, read_label(file).array[0], labels.targets, case.images[0])
+        array = read_label(file).array[0]
+        needed = ENCODING_MIB + array.size * LABEL_BYTES / MIB + segmentation_mib(array, labels.targets)
+        demand_memory(f"{case.name}: DICOM-SEG", needed)
+        write_segmentation(_segmentation_file(case, file), array, labels.targets, case.images[0])
 
 
 def _segmentation_file(case: CaseFiles, label_map: Path) -> Path:

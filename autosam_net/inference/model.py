@@ -17,15 +17,16 @@ from torch import nn
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import CaseFiles, dataset_folder_name
-from autosam_net.data.plan import Plan
+from autosam_net.data.plan import Plan, Tuning
 from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
+from autosam_net.encoders.tuning import ENCODER, HEAD, learnt, load_learnt, settle_encoder, tune_head
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
 from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers, sha256_of_files
-from autosam_net.heads.head import HeadShape, build_head
+from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
 from autosam_net.inference.export import export_case, refuse_without_series, save_segmentations
@@ -38,13 +39,20 @@ from autosam_net.parallel import WHOLE, Part, each_case
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.registry import suggest
-from autosam_net.training.check_plan import load_checked_plan
+from autosam_net.training.build import base_encoder, build_model, head_shape
+from autosam_net.training.check_plan import check_tuning, load_checked_plan
 from autosam_net.training.checkpoint import load_tensors, tensors_sha256
 from autosam_net.training.run import ModelFolder, fit_together, list_models
-from autosam_net.training.train import MODEL_VERSION, head_shape, trained_by
+from autosam_net.training.train import MODEL_VERSION, trained_by
 
 log = logging.getLogger(__name__)
-HEAD_METADATA: dict[str, Any] = {"head": str, "settings": dict[str, float], "encoder": str, "encoder_sha256": str}
+HEAD_METADATA: dict[str, Any] = {
+    "head": str,
+    "settings": dict[str, float],
+    "encoder": str,
+    "encoder_sha256": str,
+    "tuning": Tuning | None,
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class Model:
         labels = segment(array, model, spacing=(10.0, 1.5, 1.5)).labels
 
     Attributes:
-        heads: of all folds and configurations; their probabilities are averaged.
+        heads: of all folds and configurations; their probabilities are averaged. Where `plan.encoding.tuned`, each
+            brings the encoder that was tuned with it.
         poses: that are averaged with the plain one, for test-time augmentation, from the plan.
         largest_only: groups of label values of which only the largest connected component is kept.
         expected_dice: what each head's model learnt from its validation cases, None where it learnt nothing.
@@ -297,6 +306,10 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
                 f"{model.name} works on the encoder {plan.encoding.encoder}, {models[0].name} on "
                 f"{plans[0].encoding.encoder}; an ensemble has one encoder. Predict with each alone."
             )
+        if plan.encoding.tuned != plans[0].encoding.tuned:
+            raise ModelError(
+                f"only one of {model.name} and {models[0].name} has tuned the encoder; predict with each alone."
+            )
         if not fit_together(plan, plans[0]):
             raise ModelError(
                 f"{model.name} and {models[0].name} were trained by different plans; predict with each alone."
@@ -312,6 +325,8 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     files = [file for model in models for file in _fold_files(model, folds)]
     heads = tuple(load_head(file, plans[0], source) for file in files)
     log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
+    if plans[0].encoding.tuned and len(heads) > 1:
+        log.info("each has tuned an encoder of its own: %d encoder passes where a frozen one takes one", len(heads))
     learnt = {model.path: read_expected_dice(model.path) for model in models}
     expected = tuple(learnt[file.parent.parent] for file in files)
     origins = {f"{file.parent.parent.name} {file.parent.name}": sha256_of_files([file]) for file in files}
@@ -347,27 +362,42 @@ def choose_folds(model: ModelFolder, folds: Sequence[str] | None) -> list[str]:
 
 
 def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
-    """Return a trained head in evaluation mode.
+    """Return a trained head in evaluation mode, with the encoder that was tuned with it, if one was.
 
     Raises:
         ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
     """
     tensors, metadata = read_head(file, plan)
-    weights = source.encoder.mask_decoder_weights
-    shape = head_shape(plan)
+    name, settings, tuning = metadata["head"], metadata["settings"], read_tuning(metadata)
+    if (tuning is not None and tuning.of_encoder) != plan.encoding.tuned:
+        raise ModelError(
+            f"{file}: its plan.json says otherwise whether it has tuned the encoder. Put back the right one."
+        )
+    check_tuning(tuning, name, f"{file}: tuning")
+    encoder = base_encoder(plan, source)
     try:
-        _check_shapes(tensors, metadata, shape, weights)
-        head = build_head(metadata["head"], shape, metadata["settings"], weights)
-        head.load_state_dict(tensors)
+        _check_shapes(tensors, name, settings, tuning, plan, encoder.mask_decoder_weights)
+        model = build_model(plan, name, settings, tuning, encoder)
+        load_learnt(model, tensors)
     except RuntimeError as error:
-        raise ModelError(f"{file}: not the weights of a {metadata['head']} head; train this fold again") from error
-    return head.to(source.device).eval()
+        raise ModelError(f"{file}: not the weights of a {name} head; train this fold again") from error
+    if plan.encoding.tuned:
+        settle_encoder(encoder, source.precision)
+    return model.eval()
+
+
+def read_tuning(metadata: Mapping[str, Any]) -> Tuning | None:
+    """Return how a trained head's pretrained parts were tuned, None for a whole head over a frozen encoder."""
+    tuning: Tuning | None = from_json(HEAD_METADATA["tuning"], metadata.get("tuning"), "tuning")
+    return tuning
 
 
 def _check_shapes(
     tensors: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, Any],
-    shape: HeadShape,
+    name: str,
+    settings: Mapping[str, float],
+    tuning: Tuning | None,
+    plan: Plan,
     weights: Mapping[str, torch.Tensor],
 ) -> None:
     """Compare a head's tensors with those it is to be built with, before these take memory: settings may be forged.
@@ -377,8 +407,12 @@ def _check_shapes(
     """
     with torch.device("meta"):
         without_memory = {name: tensor.to("meta") for name, tensor in weights.items()}
-        planned = build_head(metadata["head"], shape, metadata["settings"], without_memory).state_dict()
-    if {name: tensor.shape for name, tensor in planned.items()} != {name: t.shape for name, t in tensors.items()}:
+        planned = build_head(name, head_shape(plan), settings, without_memory)
+        if tuning is not None:
+            tune_head(planned, tuning)
+    found = {name.removeprefix(HEAD): t.shape for name, t in tensors.items() if not name.startswith(ENCODER)}
+    shapes = {name: tensor.shape for name, tensor in planned.state_dict().items()}
+    if learnt(planned).keys() - found.keys() or not found.items() <= shapes.items():
         raise RuntimeError("other tensors than such a head has")
 
 

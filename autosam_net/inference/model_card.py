@@ -87,6 +87,7 @@ def _facts(model: ModelFolder, dataset: DatasetSpec, folders: Folders) -> dict[s
         "name": model.name,
         "plan": plan,
         "head": metadata["head"],
+        "tuning": metadata.get("tuning"),
         "classes": list(plan.label_set.targets),
         "channels": plan.channel_names,
         "description": texts_in(read_json(dataset.folder / "dataset.json")),

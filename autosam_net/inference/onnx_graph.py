@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autosam_net.data.plan import Encoding
+from autosam_net.embedding.embed import encode_inputs
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.files import atomic_file
@@ -31,12 +33,12 @@ class LogitsGraph(nn.Module):
     For several heads their softmax (of regions: sigmoid) is the mean of the heads' probabilities, as in `predict`.
     """
 
-    def __init__(self, encoder: nn.Module, heads: Sequence[nn.Module], regions: bool) -> None:
+    def __init__(self, encoder: nn.Module, heads: Sequence[nn.Module], encoding: Encoding, regions: bool) -> None:
         super().__init__()
-        self.encoder, self.heads, self.regions = encoder, nn.ModuleList(heads), regions
+        self.encoder, self.heads, self.encoding, self.regions = encoder, nn.ModuleList(heads), encoding, regions
 
     def forward(self, images: Tensor) -> Tensor:
-        embedding = self.encoder(images)
+        embedding = encode_inputs(self.encoder, images, self.encoding)
         logits = torch.stack([head(embedding) for head in self.heads])  # (heads, N, outputs, S, S)
         if len(self.heads) == 1:
             return logits[0]
@@ -52,14 +54,17 @@ def export_onnx(model: Model, target: Path) -> float:
     under `autosam_net`. Preprocessing, tiles, poses and post-processing are not in the graph.
 
     Raises:
-        ModelError: a head cannot be exported, the graph is too large for a file, or it computes something else.
+        ModelError: a head cannot be exported or has tuned the encoder, or the graph is too large for a file, or
+            computes something else.
         UsageError: the packages of the extra `onnx` are missing.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UsageError(f"--onnx: {', '.join(missing)} not installed. Run pip install 'autosam_net[onnx]'.")
     encoding = model.plan.encoding
+    if encoding.tuned:
+        raise ModelError("--onnx: holds heads over one frozen encoder; this model has tuned it. Leave --onnx out.")
     encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, "cpu", "float32")
-    graph = LogitsGraph(encoder, model.heads, model.plan.label_set.has_regions).eval()
+    graph = LogitsGraph(encoder, model.heads, encoding, model.plan.label_set.has_regions).eval()
     size = sum(tensor.nbytes for tensor in graph.state_dict().values())
     if size >= LARGEST:
         raise ModelError(f"{encoding.encoder} and heads take {size / 2**30:.1f} GiB; an ONNX file holds less than 2.")

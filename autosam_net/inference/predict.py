@@ -16,7 +16,7 @@ from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import BATCH, EncoderSource, batches_of
+from autosam_net.embedding.embed import BATCH, EncoderSource, batches_of, run_in_memory
 from autosam_net.embedding.poses import put, put_back
 from autosam_net.memory import demand_free_memory
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid
@@ -134,7 +134,7 @@ def _mean_probabilities(
         embedding = read(indices)
         for head in heads:
             with torch.autocast(embedding.device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
-                logits = head(embedding)
+                logits = run_in_memory(head, embedding)
             probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
             probabilities = put_back(probabilities, pose)
             total = probabilities if total is None else total.add_(probabilities)

@@ -25,10 +25,11 @@ from autosam_net.inference.model import load_head
 from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.inference.pseudo_labels import write_lessons
-from autosam_net.parallel import WHOLE, progress
+from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training.cases import patients_of, training_split, unlabelled_part
+from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.run import ModelFolder, TrainingOptions
 from autosam_net.training.team import this_team
 from autosam_net.training.train import train_head
@@ -43,29 +44,48 @@ def train_and_validate(
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
     With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
-    reach can be compared.
+    reach can be compared. A tuning that begins with a trained head has it trained and validated first as well.
 
     The summary is None where the fold holds nothing out, and where the fold was trained and validated already.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
+        UsageError: the options contradict each other.
     """
     held_out = training_split(dataset, fold, options, folders).val
-    plan = plan.for_configuration(configuration)
-    lessons = None
-    if options.unlabelled and this_team().share != WHOLE:
-        raise UsageError("--unlabelled: learns in one process only. Start it without torchrun.")
+    planned, plan = plan, plan.for_configuration(configuration, options.tuning)
+    _check_options(planned, plan, configuration, options)
+    lessons, start = None, None
+    if options.from_head:
+        alone = replace(options, tune="head", from_head=False, epochs=None, resume=True, overwrite=False)
+        start = train_and_validate(dataset, planned, configuration, fold, alone, folders)[0] / "model.safetensors"
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
-        lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
-    folder = train_head(dataset, plan, configuration, fold, options, folders, lessons)
+        with this_team().leader_first():
+            lessons = write_lessons(dataset, plan, taught, unlabelled, options.device, folders)
+    folder = train_head(dataset, plan, configuration, fold, options, folders, lessons, start)
     if not this_team().leads:
         return folder, None
     if held_out and not (folder / "validation" / "summary.json").is_file():
         return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
     _describe(ModelFolder(folder.parent), dataset, folders)
     return folder, None
+
+
+def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOptions) -> None:
+    """Refuse a training that cannot be done, before a part of it is.
+
+    Args:
+        planned: the data set's plan.
+        plan: as the configuration follows it.
+    """
+    settings = plan.configuration(name)
+    check_tuning(settings.tuning, settings.head, f"{name}: tuning")
+    if options.unlabelled and settings.tuning is not None:
+        raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
+    if options.from_head and (options.tuning is None or planned.configuration(name).tuning is not None):
+        raise UsageError("--from-head: goes with --tune, of a configuration that tunes nothing by the plan.")
 
 
 def validate_fold(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from autosam_net.data.plan import Plan, Preprocessing, settings_digest
 from autosam_net.data.volume import Volume
 from autosam_net.errors import AutosamError, DatasetError, PlanError
 from autosam_net.files import alone, atomic_folder, remove_folder, remove_leftovers, sha256_of_files
-from autosam_net.imageio import read_case, read_label
+from autosam_net.imageio import count_numbers, read_case, read_label
 from autosam_net.jsonio import load, sealed, write_json
 from autosam_net.memory import case_mib, demand_free_memory, demand_memory
 from autosam_net.parallel import WHOLE, Part, map_cases
@@ -101,7 +103,6 @@ def preprocess_dataset(
     folders: Folders | None = None,
     workers: int | None = None,
     part: Part = WHOLE,
-    memory_mib: float = 0.0,
 ) -> list[CaseProperties]:
     """Preprocess all cases of a data set in parallel; return the properties of the labelled, then of the unlabelled.
 
@@ -111,7 +112,6 @@ def preprocess_dataset(
     Args:
         workers: processes; all cores if None.
         part: the share of the cases that is done.
-        memory_mib: of main memory that the largest case needs, by which processes are left out if it is short.
 
     Raises:
         DatasetError: a case has no image, no label map, or another number of channels than planned, or an unlabelled
@@ -128,7 +128,22 @@ def preprocess_dataset(
             with suppress(FileNotFoundError):  # another part may do the same
                 remove_folder(folder)
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
-    return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory_mib)
+    memory = largest_case_mib(cases, len(plan.channel_names))
+    return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory)
+
+
+def largest_case_mib(cases: Iterable[CaseFiles], channels: int) -> float:
+    """Return what one process holds at its peak while it measures or preprocesses the largest case.
+
+    Args:
+        channels: of each case.
+    """
+    return max((files_mib(case, channels) for case in cases), default=0.0)
+
+
+def files_mib(case: CaseFiles, channels: int) -> float:
+    """Return what one process holds at its peak while it measures or preprocesses a case; only headers are read."""
+    return case_mib(count_numbers(case.images) // channels, channels, case.label is not None)
 
 
 def _cases_of(dataset: DatasetSpec) -> list[CaseFiles]:
@@ -156,13 +171,28 @@ def load_case(folder: Path) -> PreprocessedCase:
     stored = load_record(folder)
     try:
         whole = stored.sha256 in (None, sha256_of_files(_array_files(folder)))
-        arrays = [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)] if whole else []
+        arrays = _mapped_arrays(folder) if whole else []
     except (OSError, ValueError) as error:
         raise PlanError(f"{folder}: a preprocessed case without its arrays ({error}). {PREPROCESS_AGAIN}") from error
     if not whole or load_record(folder) != stored:
         raise PlanError(f"{folder}: the arrays of the preprocessed case are damaged or changing. {PREPROCESS_AGAIN}")
-    image, labels = [*arrays, None][:2]
-    return PreprocessedCase(image, labels, stored.properties)
+    return _mapped_case(arrays, stored)
+
+
+def map_case(folder: Path) -> PreprocessedCase:
+    """Return a case that `load_case` has verified before, memory-mapped, at the price of opening its files.
+
+    A map that stays holds a file descriptor; whoever goes back to many cases again and again maps each anew.
+    """
+    return _mapped_case(_mapped_arrays(folder), load_record(folder))
+
+
+def _mapped_case(arrays: list[NDArray[Any]], stored: StoredCase) -> PreprocessedCase:
+    return PreprocessedCase(arrays[0], arrays[1] if len(arrays) > 1 else None, stored.properties)
+
+
+def _mapped_arrays(folder: Path) -> list[Any]:
+    return [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)]
 
 
 def _array_files(folder: Path) -> list[Path]:

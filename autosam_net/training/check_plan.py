@@ -7,7 +7,17 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from autosam_net.data.plan import FOREGROUND, POSES, Encoding, Normalization, Plan, Preprocessing, load_plan
+from autosam_net.data.plan import (
+    CELL,
+    FOREGROUND,
+    POSES,
+    Encoding,
+    Normalization,
+    Plan,
+    Preprocessing,
+    Tuning,
+    load_plan,
+)
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.preprocessing.normalization import NORMALIZATIONS
@@ -17,6 +27,7 @@ MOST_OVERLAP = 0.75  # beyond it the number of tiles explodes
 MOST_ROTATION = 180.0  # degrees
 MOST_INPUT = 1024  # px; attention over all patches of larger inputs takes tens of GB
 MOST_CLASSES = 1000  # each costs a map of probabilities
+MOST_RANK = 256  # of a low-rank update; TinyViT's layers are 128 to 320 wide
 
 
 def load_checked_plan(path: Path, configuration: str | None = None) -> Plan:
@@ -78,8 +89,41 @@ def check_configuration(plan: Plan, name: str, where: str = "plan.json") -> None
         value = getattr(configuration, key)
         demand(value >= 1, f"{where}: {key}", value, "1 or more")
     rate, decay = configuration.learning_rate, configuration.weight_decay
+    _check_crop(configuration.crop, recipe.crop < 1, f"{where}: crop")
     demand(0 < rate < math.inf, f"{where}: learning_rate", rate, "a number above 0")
     demand(0 <= decay < math.inf, f"{where}: weight_decay", decay, "0 or more")
+    check_tuning(configuration.tuning, configuration.head, f"{where}: tuning")
+
+
+def check_tuning(tuning: Tuning | None, head: str, where: str) -> None:
+    """Refuse a tuning that a head has nothing for, or that has a value that none can have.
+
+    Raises:
+        PlanError: names the key, the value found, what is expected and what to do.
+    """
+    from autosam_net.heads.head import HEADS
+
+    if tuning is None:
+        return
+    recipe: Any = HEADS.get(head).recipe
+    if recipe.encoder is not None:
+        raise PlanError(f"{where}: the head {head} is trained from scratch, so that there is nothing to tune.")
+    if tuning.part == "head" and tuning.method != "full" and not hasattr(HEADS.get(head), "pretrained"):
+        raise PlanError(
+            f"{where}: the head {head} has nothing pretrained that {tuning.method} could tune, it always learns as a "
+            "whole. Tune encoder+head, or the head vit."
+        )
+    demand(1 <= tuning.rank <= MOST_RANK, f"{where}: rank", tuning.rank, f"1 to {MOST_RANK}")
+    demand(0 < tuning.ratio <= 1, f"{where}: ratio", tuning.ratio, "above 0, up to 1")
+    demand(0 < tuning.encoder_rate < math.inf, f"{where}: learning_rate", tuning.learning_rate, "a number above 0")
+    demand(0 <= tuning.weight_decay < math.inf, f"{where}: weight_decay", tuning.weight_decay, "0 or more")
+
+
+def _check_crop(crop: float, takes_parts: bool, where: str) -> None:
+    if takes_parts:
+        demand(0 < crop <= 1, where, crop, "a share of the inputs' side, above 0 and up to 1")
+    else:
+        demand(crop == 1, where, crop, "1, since this head takes whole inputs")
 
 
 def known(name: str, names: Container[str], where: str) -> None:
@@ -129,6 +173,8 @@ def _check_encoding(encoding: Encoding, channels: int, where: str) -> None:
     for key in ("maximum_views", "slice_budget"):
         demand(getattr(encoding, key) >= 1, f"{where}: {key}", getattr(encoding, key), "1 or more")
     demand(0 <= encoding.rotation <= MOST_ROTATION, f"{where}: rotation", encoding.rotation, f"0 to {MOST_ROTATION:g}")
+    strides = f"false for an encoder of stride {ENCODERS.get(encoding.encoder).stride}"
+    demand(not encoding.pixels or ENCODERS.get(encoding.encoder).stride >= CELL, f"{where}: pixels", "true", strides)
     poses = encoding.poses
     fits = set(poses) <= set(POSES) and len(set(poses)) == len(poses)
     demand(fits, f"{where}: poses", list(poses), f"some of {', '.join(POSES)}, each once")

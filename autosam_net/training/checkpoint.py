@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from autosam_net.encoders.tuning import learnt, load_learnt
 from autosam_net.errors import ModelError
 from autosam_net.files import atomic_file
 from autosam_net.jsonio import canonical
@@ -33,6 +34,7 @@ class TrainingState:
     """What changes while training.
 
     Attributes:
+        model: the head, or encoder and head; of a tuned one, a part learns.
         iteration: number of finished iterations.
         epochs: epochs to be done in all (a time limit may lower it).
         log: one row an epoch.
@@ -40,7 +42,7 @@ class TrainingState:
         sums: of loss and Dice over the iterations of the epoch in hand.
     """
 
-    head: nn.Module
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     iteration: int
     epochs: int
@@ -55,7 +57,7 @@ def save_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
     Args:
         settings: digest of all that the training depends on.
     """
-    tensors = {f"head.{name}": tensor for name, tensor in state.head.state_dict().items()}
+    tensors = {f"head.{name}": tensor for name, tensor in learnt(state.model).items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     tensors["generator"] = torch.get_rng_state()
@@ -84,7 +86,7 @@ def restore_checkpoint(path: Path, state: TrainingState, settings: str) -> None:
             f"{path}: this training began with another plan, other cases or other weights of the encoder. "
             "Go back to them, or begin anew with --overwrite."
         )
-    state.head.load_state_dict(_below(tensors, "head."))
+    load_learnt(state.model, _below(tensors, "head."))
     moments: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in _below(tensors, "optimizer.").items():
         index, key = name.split(".", 1)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from autosam_net.data.plan import Plan, load_plan
+from autosam_net.data.plan import Plan, Tuning, load_plan, parse_tuning
 from autosam_net.errors import ModelError, PlanError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
 from autosam_net.files import remove_folder, remove_leftovers
@@ -31,23 +31,40 @@ class TrainingOptions:
         unlabelled: learn from the fold's other patients and from the scans in imagesUn as well, without labels.
         seed: of the initial weights, the batches and the draw of patients.
         epochs: replaces the planned number.
+        fresh_views: augment and encode each batch anew instead of taking views from the cache.
         max_minutes: of encoding and training together; training is shortened to fit.
         device: "cpu", "cuda", "cuda:1" ...
         resume: keep a finished training of other settings, instead of refusing.
         overwrite: throw an earlier training away.
+        tune: of `STRATEGIES`, what learns and how; other than `head` in place of the configuration's own tuning.
+        from_head: begin with the head of the same training without tuning.
     """
 
     labelled: int | None = None
     unlabelled: bool = False
     seed: int = 0
     epochs: int | None = None
+    fresh_views: bool = False
     max_minutes: float | None = None
     device: str = "cpu"
     resume: bool = False
     overwrite: bool = False
+    tune: str = "head"
+    from_head: bool = False
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """Return what `tune` stands for, None for the head alone."""
+        return parse_tuning(self.tune)
 
     def run_name(self, configuration: str) -> str:
-        """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`."""
+        """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.
+
+        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_from-head`, before all that.
+        """
+        if (tuning := self.tuning) is not None:
+            part = tuning.part.partition("+")[0]
+            configuration += f"_{part}-{tuning.method}" + ("_from-head" if self.from_head else "")
         labelled = "" if self.labelled is None else f"_labelled{self.labelled}"
         seed = f"_seed{self.seed}" if labelled or self.seed else ""
         return configuration + labelled + seed + ("_unlabelled" if self.unlabelled else "")

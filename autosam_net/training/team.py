@@ -74,6 +74,15 @@ class Team:
         distributed.all_gather_object(values, value)
         return choose(values)
 
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the first process do what is entered before all others, who then find it done."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
+
     def wait(self) -> None:
         """Wait until all processes have come so far."""
         if self.share != WHOLE:

@@ -1,4 +1,4 @@
-"""Train one head on cached embeddings: one loop, read from top to bottom."""
+"""Train a head on cached embeddings, or encoder and head on slices: one loop, read from top to bottom."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,22 @@ from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Configuration, Plan, settings_digest
-from autosam_net.data.splits import (
-    Split,
-)
+from autosam_net.data.splits import Split
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
-from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
-from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.jsonio import sealed, to_json, write_json
-from autosam_net.parallel import WHOLE, progress
+from autosam_net.parallel import WHOLE, Part, available_cores, progress
 from autosam_net.paths import Folders, find_folders
-from autosam_net.preprocessing.preprocess import StoredCase
+from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
-from autosam_net.training.batches import BatchSource, CachedBatches
+from autosam_net.training.ahead import drawn_ahead
+from autosam_net.training.batches import Batch, BatchSource, CachedBatches
+from autosam_net.training.build import base_encoder, build_model, head_shape
 from autosam_net.training.cases import count_patients, records_of, training_split
+from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.checkpoint import (
     TrainingState,
     load_tensors,
@@ -46,6 +47,7 @@ from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
+from autosam_net.training.slices import FreshSlices
 from autosam_net.training.team import Team, this_team
 from autosam_net.training.unlabelled import (
     RATE,
@@ -58,7 +60,8 @@ from autosam_net.training.unlabelled import (
 
 log = logging.getLogger(__name__)
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
-MODEL_VERSION = 1
+TUNED_WARM_UP, TUNED_POWER = 200, 0.9  # of pretrained parts, as published (Gu et al., arXiv 2404.09957)
+MODEL_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class _Run:
         digest: of all that the result depends on, the length of the training left out.
         deadline: of the monotonic clock, in seconds.
         lessons: what unlabelled cases teach, if any.
+        start: model.safetensors of the trained head that training begins with, if any.
     """
 
     plan: Plan
@@ -79,6 +83,7 @@ class _Run:
     digest: str
     deadline: float
     lessons: Lessons | None
+    start: Path | None
     team: Team
 
     @property
@@ -86,13 +91,29 @@ class _Run:
         return self.source.precision == "bfloat16"
 
     @property
+    def fresh_views(self) -> bool:
+        """Return whether batches are slices, augmented anew, instead of cached embeddings."""
+        return self.options.fresh_views or self.plan.encoding.tuned
+
+    @property
+    def drawing_processes(self) -> int:
+        """Return how many processes draw batches; beside an encoder on the CPU, which takes all cores, none."""
+        on_cpu = torch.device(self.options.device).type == "cpu"
+        return 0 if on_cpu or not self.fresh_views else max(1, available_cores() // self.team.share.count)
+
+    @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint.safetensors"
 
     @property
     def learning_rate(self) -> float:
-        """Return the highest rate."""
-        return self.settings.learning_rate * (1.0 if self.lessons is None else RATE)
+        """Return the highest rate, of the head."""
+        return self.settings.learning_rate * (1.0 if self.start is None else RATE)
+
+    def rate(self, iteration: int, epochs: int) -> float:
+        """Return the head's rate in an iteration."""
+        schedule = learning_rate if self.settings.tuning is None else poly_rate
+        return schedule(iteration, epochs * self.settings.iterations, self.learning_rate)
 
 
 def train_head(
@@ -103,8 +124,11 @@ def train_head(
     options: TrainingOptions | None = None,
     folders: Folders | None = None,
     lessons: Lessons | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train a head on one fold and return the fold's folder; what the embedding cache lacks is encoded first.
+
+    Where the encoder learns too, nothing is: slices are augmented anew and go through it in every iteration.
 
     In a process group of torch (see `team`) all its processes must call this; the first one writes.
 
@@ -113,27 +137,31 @@ def train_head(
         fold: 0 .. 4, or "all" for no validation part.
         lessons: what unlabelled cases teach, exactly where `options.unlabelled` asks for it;
             `inference.validate.train_and_validate` makes them.
+        start: model.safetensors of the trained head to begin with, exactly where `options.from_head` asks for it.
 
     Raises:
         BusyError: another process is training this fold.
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
         PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
             this fold was finished before.
-        UsageError: there is no such fold, or not so many patients, or the processes cannot share a batch.
+        UsageError: there is no such fold, or not so many patients, or the options contradict each other.
         WeightsError: the encoder's weights are missing.
     """
     begin, team = time.monotonic(), this_team()
     options, folders = options or TrainingOptions(), folders or find_folders()
     assert (lessons is not None) == options.unlabelled, "unlabelled cases teach by pseudo-labels"
-    plan = plan.for_configuration(configuration)
+    assert (start is not None) == options.from_head, "a trained head is at hand where it is asked for"
+    plan = plan.for_configuration(configuration, options.tuning)
     settings = plan.configuration(configuration)
+    check_tuning(settings.tuning, settings.head, f"{configuration}: tuning")
     plan.largest_only()  # names a class that does not exist before hours of training
     split = training_split(dataset, str(fold), options, folders)
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     team.check_batch(settings.batch_size)
-    digest = _digest(plan, settings, options, records, lessons)
+    start = start if lessons is None else lessons.start
+    digest = _digest(plan, settings, options, records, lessons, start)
     busy = "another process is training this fold. Wait until it has finished."
     with alone(model.fold(str(fold)), busy) if team.leads else nullcontext():
         folder = model.fold(str(fold))
@@ -145,7 +173,7 @@ def train_head(
             return folder
         source = EncoderSource(plan.encoding, options.device)
         deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
-        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, team)
+        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, start, team)
         _train(run, dataset, split, records, folders)
     return folder
 
@@ -155,13 +183,9 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     begin = time.monotonic()
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
-    views = plan.encoding.views_for(inputs)
-    log.info("training on %d cases, %d views of each slice", len(split.train), views)
-    if team.share != WHOLE:
-        embed_dataset(dataset, plan, folders, team.share.of(split.train), views, options.device)
-        team.wait()
-    entries = embed_dataset(dataset, plan, folders, split.train, views, options.device)
-    more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
+    views = 0 if run.fresh_views else plan.encoding.views_for(inputs)
+    batches = _fresh_slices(run, dataset, split, folders) if not views else _cached(run, dataset, split, folders, views)
+    more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
     state = _initial_state(run, options.epochs or epochs)
@@ -171,24 +195,43 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         log.info("going on after iteration %d", state.iteration)
     if not team.leads:  # dropout of its own; the first process's is that of a process alone
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
-    _optimize(run, state, CachedBatches(entries, plan.label_set), more)
+    for part, count in count_parameters(state.model).items():
+        log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
+    _optimize(run, state, batches, more)
     if team.leads:
         write_json(run.folder / "run.json", sealed(_manifest(run, split, views, state, encoded - begin)))
         _save_model(run, state)
     team.wait()
 
 
-def _taught_batches(
-    dataset: DatasetSpec, plan: Plan, lessons: Lessons, device: str, folders: Folders
-) -> PseudoLabelledBatches:
+def _fresh_slices(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders) -> FreshSlices:
+    """Return slices of the training cases that are augmented anew in every batch, and are to be encoded yet."""
+    log.info("training on %d cases, a fresh view of each slice in every batch", len(split.train))
+    root = cases_folder(dataset, folders)
+    return FreshSlices([root / case for case in split.train], run.plan.label_set, run.plan.encoding)
+
+
+def _cached(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders, views: int) -> CachedBatches:
+    """Return embeddings of the training cases; of those that are missing each process encodes its share."""
+    log.info("training on %d cases, %d views of each slice", len(split.train), views)
+    plan, device, team = run.plan, run.options.device, run.team
+    if team.share != WHOLE:
+        embed_dataset(dataset, plan, folders, team.share.of(split.train), views, device)
+        team.wait()
+    entries = embed_dataset(dataset, plan, folders, split.train, views, device)
+    return CachedBatches(entries, plan.label_set, run.settings.crop)
+
+
+def _taught_batches(run: _Run, dataset: DatasetSpec, lessons: Lessons, folders: Folders) -> PseudoLabelledBatches:
+    plan = run.plan
     log.info("and on pseudo-labels of %d unlabelled cases", len(lessons.cases))
-    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, device)
+    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, run.options.device)
     grids = [
         tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
     ]
     maps = [lessons.read(case) for case in lessons.cases]
     cases = [PseudoLabelledCase(*parts) for parts in zip(entries, maps, grids, strict=True)]
-    return PseudoLabelledBatches(cases, unknown_value(plan.label_set))
+    return PseudoLabelledBatches(cases, unknown_value(plan.label_set), run.settings.crop)
 
 
 def _digest(
@@ -197,13 +240,16 @@ def _digest(
     options: TrainingOptions,
     records: Sequence[StoredCase],
     lessons: Lessons | None,
+    start: Path | None,
 ) -> str:
     encoding, recipe = replace(plan.encoding, weights=None), replace(settings, epochs=0, maximum_epochs=0)
     weights = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
     labels = list(plan.labels.items()), plan.regions_class_order
     contents = [record.key for record in records]
-    taught = None if lessons is None else sha256_of_files([lessons.start, *map(lessons.file, lessons.cases)])
-    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught)
+    files = [] if start is None else [start, *([] if lessons is None else map(lessons.file, lessons.cases))]
+    taught = sha256_of_files(files) if files else None
+    fresh = ["fresh views"] if options.fresh_views else []
+    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught, *fresh)
 
 
 def _training(digest: str, settings: Configuration, options: TrainingOptions) -> str:
@@ -214,20 +260,26 @@ def _training(digest: str, settings: Configuration, options: TrainingOptions) ->
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
-    team, head = run.team, run.team.wrapped(state.head.train())
+    channels = head_shape(run.plan).channels
+    lesson = partial(unlabelled_loss, mixed_precision=run.mixed_precision, channels=channels)
+    team, model = run.team, run.team.wrapped(state.model.train())
+    draw = partial(_draw, batches, unlabelled, run.options.seed, settings.batch_size, team.share)
     clock = time.monotonic()
-    with StopRequest() as stop:
+    with StopRequest() as stop, closing(drawn_ahead(draw, state.iteration, run.drawing_processes)) as drawn:
         for _ in _iterations_left(state, settings.iterations):
-            rate = learning_rate(state.iteration, state.epochs * settings.iterations, run.learning_rate)
-            rng = np.random.default_rng([run.options.seed, state.iteration])
-            embedding, labels = (part.to(device) for part in batches.draw(rng, settings.batch_size, team.share))
+            rate = run.rate(state.iteration, state.epochs)
+            batch, taught, rng = next(drawn)
+            inputs, labels = (part.to(device) for part in batch)
+            if run.fresh_views:
+                inputs = run.source.encode_tensor(inputs)  # unchanged, if the model encodes them itself
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
-                logits = head(embedding)
+                logits = model(inputs)
             logits, labels = team.gathered(logits), team.gathered(labels)
             loss = loss_function(logits, labels)
-            if unlabelled is not None:
-                seen, taught = (part.to(device) for part in unlabelled.draw(rng, settings.batch_size))
-                loss = loss + unlabelled_loss(state.head, seen, taught, loss_function, rng, run.mixed_precision)
+            if taught is not None:
+                seen, guessed = (part.to(device) for part in taught)
+                more = lesson(state.model, seen, guessed, loss_function, rng)
+                loss = loss + more / team.share.count  # of the same whole batch in every process
             _step(state, team.scaled(loss), rate)
             _account(
                 state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
@@ -252,17 +304,37 @@ def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:
         yield from progress([None] * left, title, left, "iteration", brief=True)
 
 
+def _draw(
+    batches: BatchSource, unlabelled: BatchSource | None, seed: int, size: int, share: Part, iteration: int
+) -> tuple[Batch, Batch | None, np.random.Generator]:
+    """Return the batch of an iteration, one of unlabelled cases if there are any, and the generator that drew them."""
+    rng = np.random.default_rng([seed, iteration])
+    batch = batches.draw(rng, size, share)
+    return batch, None if unlabelled is None else unlabelled.draw(rng, size), rng
+
+
 def learning_rate(iteration: int, total: int, highest: float) -> float:
     """Return the rate of an iteration: linear warm-up, then half a cosine down to zero."""
     return highest * min(1.0, (iteration + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * iteration / total))
 
 
+def poly_rate(iteration: int, total: int, highest: float) -> float:
+    """Return the rate of an iteration while pretrained parts learn: linear warm-up, then down to zero as published.
+
+    Of a training of less than 1000 iterations the warm-up takes a fifth.
+    """
+    warm_up = min(TUNED_WARM_UP, total // 5)
+    if iteration < warm_up:
+        return highest * (iteration + 1) / warm_up
+    return highest * (1.0 - (iteration - warm_up) / (total - warm_up)) ** TUNED_POWER
+
+
 def _step(state: TrainingState, loss: torch.Tensor, rate: float) -> None:
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(state.head.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
     state.optimizer.step()
     state.iteration += 1
 
@@ -306,18 +378,24 @@ def _save_checkpoint(run: _Run, state: TrainingState) -> None:
 
 def _initial_state(run: _Run, epochs: int) -> TrainingState:
     torch.manual_seed(run.options.seed)
-    settings, decoder_weights = run.settings, run.source.encoder.mask_decoder_weights
-    head = build_head(settings.head, head_shape(run.plan), settings.settings, decoder_weights).to(run.options.device)
-    if run.lessons is not None:
-        head.load_state_dict(load_tensors(run.lessons.start)[0])
-    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return TrainingState(head, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
+    settings, start = run.settings, None if run.start is None else load_tensors(run.start)[0]
+    encoder = base_encoder(run.plan, run.source)
+    model = build_model(run.plan, settings.head, settings.settings, settings.tuning, encoder, start)
+    optimizer = torch.optim.AdamW(_parameter_groups(run, model))
+    return TrainingState(model, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
 
 
-def head_shape(plan: Plan) -> HeadShape:
-    """Return what a head of this plan takes and gives."""
-    entry = ENCODERS.get(plan.encoding.encoder)
-    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, plan.encoding.input_size)
+def _parameter_groups(run: _Run, model: nn.Module) -> list[dict[str, Any]]:
+    """Return what learns: of the head, and of the encoder, whose rate is the head's times a factor."""
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    of_encoder, of_head = (
+        [parameter for name, parameter in learning if name.startswith(ENCODER) == wanted] for wanted in (True, False)
+    )
+    groups = [{"params": of_head, "weight_decay": run.settings.weight_decay, "factor": 1.0}]
+    if (tuning := run.settings.tuning) is not None and of_encoder:
+        factor = tuning.encoder_rate / run.learning_rate
+        groups.append({"params": of_encoder, "weight_decay": tuning.weight_decay, "factor": factor})
+    return groups
 
 
 def trained_by(plan: Plan) -> dict[str, Any]:
@@ -325,7 +403,7 @@ def trained_by(plan: Plan) -> dict[str, Any]:
     encoding = plan.encoding
     return {
         "preprocessing": plan.preprocessing,
-        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb),
+        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb, encoding.pixels),
         "labels": [*plan.labels.items()],
         "regions_class_order": plan.regions_class_order,
     }
@@ -336,28 +414,41 @@ def _head_metadata(run: _Run) -> dict[str, Any]:
         "version": MODEL_VERSION,
         "head": run.settings.head,
         "settings": run.settings.settings,
-        "encoder": run.source.encoder.name,
-        "encoder_sha256": run.source.encoder.weights_sha256,
+        **({} if run.settings.tuning is None else {"tuning": run.settings.tuning}),
+        **_encoder_facts(run.plan),
         **trained_by(run.plan),
     }
 
 
+def _encoder_facts(plan: Plan) -> dict[str, str]:
+    sha256 = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
+    return {"encoder": plan.encoding.encoder, "encoder_sha256": sha256}
+
+
+def _stored(run: _Run, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what the encoder's checkpoint cannot give back: what learnt, and all of a head that was trained before."""
+    tensors = learnt(model)
+    if run.start is not None:
+        tensors |= {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ENCODER)}
+    return tensors
+
+
 def _save_model(run: _Run, state: TrainingState) -> None:
-    save_tensors(run.folder / "model.safetensors", state.head.state_dict(), _head_metadata(run))
+    save_tensors(run.folder / "model.safetensors", _stored(run, state.model), _head_metadata(run))
 
 
 def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encoding_seconds: float) -> dict[str, Any]:
     return {
         "training": _training(run.digest, run.settings, run.options),
-        "head_sha256": tensors_sha256(state.head.state_dict(), _head_metadata(run)),
+        "head_sha256": tensors_sha256(_stored(run, state.model), _head_metadata(run)),
         "trained_on": split.train,
         "unlabelled": () if run.lessons is None else run.lessons.cases,
         "held_out": split.val,
         "views": views,
         "options": to_json(run.options),
         "settings": to_json(run.settings),
-        "encoder": run.source.encoder.name,
-        "encoder_sha256": run.source.encoder.weights_sha256,
+        **_encoder_facts(run.plan),
+        "parameters": count_parameters(state.model),
         "precision": run.source.precision,
         "processes": run.team.share.count,
         "epochs": state.epochs,

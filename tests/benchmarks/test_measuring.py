@@ -14,6 +14,13 @@ def test_variants_are_measured_in_turn_after_a_warm_up() -> None:
     assert calls == ["first", "second"] * 4
 
 
+def test_a_round_to_warm_up_may_be_left_out() -> None:
+    calls: list[int] = []
+    setting = Setting(Path(), "27", Path(), 1, lambda: 0.0)
+    setting.in_turn({"first": lambda: calls.append(1)}, rounds=2, warm_up=False)
+    assert calls == [1, 1]
+
+
 def test_the_table_shows_what_a_row_has() -> None:
     rows = [
         Row("eager", "slice", 1.5),

@@ -14,7 +14,15 @@ from pydicom.uid import BasicTextSRStorage, RLELossless, generate_uid
 
 from autosam_net.data.volume import Geometry, Volume
 from autosam_net.errors import ImageFileError
-from autosam_net.imageio import FOLDER_READERS, FolderReader, is_image_folder, read_case, read_image, write_label
+from autosam_net.imageio import (
+    FOLDER_READERS,
+    FolderReader,
+    count_numbers,
+    is_image_folder,
+    read_case,
+    read_image,
+    write_label,
+)
 from tests.dicom_files import AXIAL, ORIGIN, SPACING, noise, write_series
 from tests.support import real_data
 
@@ -238,3 +246,7 @@ def test_real_series_lies_where_its_label_map_does(tmp_path: Path) -> None:
     liver = volume.array[0][label.array[0] > 0]
     assert 0 < np.median(liver) < 130  # Hounsfield units of soft tissue
     write_label(tmp_path / "again.nii.gz", label.array[0].astype(np.uint8), volume.geometry)
+
+
+def test_headers_say_how_much_a_series_holds(tmp_path: Path) -> None:
+    assert count_numbers([write_series(tmp_path / "ct", noise((5, 12, 10)))]) == 5 * 12 * 10

@@ -13,6 +13,7 @@ from autosam_net.errors import DatasetError, ImageFileError
 from autosam_net.imageio import (
     READERS,
     Reader,
+    count_numbers,
     read_case,
     read_image,
     read_label,
@@ -217,3 +218,15 @@ def test_fractions_become_grey_values_where_a_format_has_no_more(tmp_path, endin
 def test_a_format_without_a_way_to_write_takes_no_fractions(tmp_path):
     with pytest.raises(ImageFileError, match=r"cannot hold a label map exactly"):
         write_fractions(tmp_path / "a.jpg", np.zeros((1, 2, 2)), Geometry((1.0, 1.0, 1.0), dimensions=2))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd", ".tif", ".png"])
+def test_headers_say_how_much_a_file_holds(tmp_path: Path, ending: str) -> None:
+    shape = (1, 6, 7) if ending == ".png" else (5, 6, 7)
+    write_label(tmp_path / f"a{ending}", np.ones(shape, np.uint8), Geometry((1.0, 1.0, 1.0)))
+    assert count_numbers([tmp_path / f"a{ending}"] * 2) == 2 * np.prod(shape)
+
+
+def test_a_broken_header_counts_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"none")
+    assert count_numbers([tmp_path / "a.nii.gz", tmp_path / "missing.png"]) == 0

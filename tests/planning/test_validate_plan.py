@@ -17,6 +17,8 @@ CONTENT: dict[str, Any] = to_json(make_plan(dataset(), fingerprint(), probe()))
 for _configuration in CONTENT["configurations"].values():
     _configuration["settings"] = {}
 
+WHOLE = {"part": "encoder+head", "method": "full"}
+
 EDITS: list[tuple[str, Any, str]] = [
     ("dataset", "Dataset002_Other", "dataset: found Dataset002_Other, but dataset.json says Dataset001_Made"),
     ("channel_names", ["CT"], "channel_names: found"),
@@ -42,7 +44,19 @@ EDITS: list[tuple[str, Any, str]] = [
     ("encoding/slice_budget", 0, "slice_budget: found 0, expected 1 or more"),
     ("encoding/poses", ["z"], "poses: found \\['z'\\], expected some of"),
     ("encoding/poses", ["flip_x", "flip_x"], "poses: found"),
-    ("encoding/encoder", "image", "encoding: encoder: found image, expected one with weights"),
+    ("encoding/encoder", "image", "encoding: pixels: found true, expected false for an encoder of stride 1"),
+    ("encoding/tuned", True, "tuned: found True, expected false; give a configuration a tuning"),
+    (
+        "configurations/cnn/tuning",
+        {"part": "head", "method": "lora"},
+        "cnn: tuning: the head cnn has nothing pretrained",
+    ),
+    ("configurations/unet/tuning", WHOLE, "unet: tuning: the head unet is trained from scratch"),
+    ("configurations/cnn/tuning", {**WHOLE, "rank": 0}, "tuning: rank: found 0, expected 1 to 256"),
+    ("configurations/cnn/tuning", {**WHOLE, "ratio": 2.0}, "tuning: ratio: found 2.0, expected above 0, up to 1"),
+    ("configurations/cnn/tuning", {**WHOLE, "learning_rate": -1.0}, "tuning: learning_rate: found -1.0"),
+    ("configurations/cnn/tuning", {**WHOLE, "weight_decay": -1.0}, "tuning: weight_decay: found -1.0"),
+    ("configurations/cnn/tuning", {**WHOLE, "method": "lara"}, "method: expected one of 'full', 'lora', 'adapter'"),
     ("configurations/cnn/encoder", "imgae", "cnn: encoder: 'imgae' is not known; did you mean 'image'"),
     ("configurations/cnn/encoder", "image", "cnn: encoder: found image, expected null, or one with weights"),
     ("configurations/unet/encoder", None, "unet: encoder: found None, expected image for the head unet"),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from autosam_net.data.plan import Plan, load_plan
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.embed import EncoderSource, embeddings_folder
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.inference.model import load_head
 from autosam_net.paths import Folders
@@ -26,7 +26,7 @@ from autosam_net.training import train
 from autosam_net.training.cases import training_split
 from autosam_net.training.run import TrainingOptions, list_models
 from autosam_net.training.train import learning_rate, train_head
-from tests.support import TINY, Prepared, with_unet
+from tests.support import TINY, Prepared, copied, with_unet
 
 
 @pytest.fixture
@@ -70,6 +70,19 @@ def test_a_network_from_scratch_learns_and_its_model_names_its_encoder(prepared:
     assert plan == with_unet(prepared.plan).for_configuration("unet")
     views = prepared.plan.encoding.views_for(count_slices(prepared, folder))
     assert json.loads((folder / "run.json").read_text())["views"] == views
+
+
+def test_fresh_views_are_learnt_from_without_a_cache(prepared: Prepared, tmp_path: Path) -> None:
+    place = copied(prepared, tmp_path)
+    options = TrainingOptions(fresh_views=True)
+    folder = train_head(place.dataset, place.plan, "cnn", 0, options, place.folders)
+    assert not embeddings_folder(place.dataset, place.folders).exists()
+    manifest = json.loads((folder / "run.json").read_text())
+    assert manifest["views"] == 0 and manifest["options"]["fresh_views"] is True
+    again = train_head(place.dataset, place.plan, "cnn", 0, replace(options, overwrite=True), place.folders)
+    assert weights(again) == weights(folder)
+    with pytest.raises(PlanError, match="trained before"):
+        train_head(place.dataset, place.plan, "cnn", 0, TrainingOptions(), place.folders)
 
 
 def count_slices(prepared: Prepared, folder: Path) -> int:

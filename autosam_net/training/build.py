@@ -1,0 +1,77 @@
+"""The network that a configuration trains: a head on embeddings, or encoder and head on slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from autosam_net.data.plan import Encoding, Plan, Tuning
+from autosam_net.embedding.embed import EncoderSource, encode_inputs
+from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.encoders.encoder import Encoder, load_encoder
+from autosam_net.encoders.tuning import tune_encoder, tune_head
+from autosam_net.heads.head import HeadShape, build_head
+
+
+def head_shape(plan: Plan) -> HeadShape:
+    """Return what a head of this plan takes and gives."""
+    encoding, entry = plan.encoding, ENCODERS.get(plan.encoding.encoder)
+    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, encoding.input_size, encoding.pixel_channels)
+
+
+def base_encoder(plan: Plan, source: EncoderSource) -> Encoder:
+    """Return the encoder that a head starts from: the frozen one, or one of its own, in float32, that is to learn.
+
+    Raises:
+        WeightsError: weights are missing.
+    """
+    encoding = plan.encoding
+    if not encoding.tuned:
+        return source.encoder
+    return load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, source.device, "float32")
+
+
+def build_model(
+    plan: Plan,
+    head: str,
+    settings: Mapping[str, float],
+    tuning: Tuning | None,
+    encoder: Encoder,
+    start: Mapping[str, torch.Tensor] | None = None,
+) -> nn.Module:
+    """Return a head, or a `TunedModel` where the encoder learns, as it is before any training.
+
+    Args:
+        plan: as the configuration follows it.
+        encoder: of `base_encoder`; its device is taken.
+        start: tensors of a trained head, whose training goes on.
+
+    Raises:
+        PlanError: a setting does not fit the head or the encoder.
+        WeightsError: the head needs decoder weights that the encoder has not.
+    """
+    device = encoder.scale.device
+    network = build_head(head, head_shape(plan), settings, encoder.mask_decoder_weights)
+    if start is not None:
+        network.load_state_dict(start)
+    if tuning is None:
+        return network.to(device)
+    tune_head(network, tuning)
+    if not tuning.of_encoder:
+        return network.to(device)
+    tune_encoder(encoder, tuning)
+    return TunedModel(encoder, network, plan.encoding).to(device)
+
+
+class TunedModel(nn.Module):
+    """Encoder and head that learn together, from images `(B, 3, S, S)` to logits `(B, outputs, S, S)`."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
+        super().__init__()
+        self.encoder, self.head, self.encoding = encoder, head, encoding
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding))
+        return logits

@@ -1,0 +1,69 @@
+"""Augmented slices are drawn by the generator alone, with their own labels, and only those asked for are read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from autosam_net.embedding.embed import preprocessed_cases
+from autosam_net.embedding.views import draw_view
+from autosam_net.parallel import Part
+from autosam_net.preprocessing.preprocess import cases_folder, load_case
+from autosam_net.preprocessing.slices import label_inputs, rgb_inputs, tile_grid
+from autosam_net.training.slices import FreshSlices
+from tests.support import Prepared
+
+
+@pytest.fixture
+def slices(prepared: Prepared) -> FreshSlices:
+    root = cases_folder(prepared.dataset, prepared.folders)
+    folders = [root / case for case in preprocessed_cases(prepared.dataset, prepared.folders)]
+    return FreshSlices(folders, prepared.plan.label_set, prepared.plan.encoding)
+
+
+def test_shapes_types_and_range(slices: FreshSlices) -> None:
+    images, labels = slices.draw(np.random.default_rng(0), 5)
+    assert images.shape == (5, 3, 64, 64) and images.dtype == torch.float32
+    assert labels.shape == (5, 64, 64) and labels.dtype == torch.uint8
+    assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.01
+
+
+def test_the_same_generator_draws_the_same_batch(slices: FreshSlices) -> None:
+    (one, _), (same, _), (other, _) = (slices.draw(np.random.default_rng(seed), 4) for seed in (3, 3, 4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_shares_of_a_batch_are_the_batch(slices: FreshSlices) -> None:
+    whole, labels = slices.draw(np.random.default_rng(0), 6)
+    for index in range(2):
+        images, some = slices.draw(np.random.default_rng(0), 6, Part(index, 2))
+        assert torch.equal(images, whole[index::2]) and torch.equal(some, labels[index::2])
+
+
+def test_a_slice_and_its_labels_are_augmented_alike(slices: FreshSlices) -> None:
+    """Each comes from `draw_view` with the seed drawn for it."""
+    numbers, seeds = _drawn(slices, 7, 4)
+    images, labels = slices.draw(np.random.default_rng(7), 4)
+    for row, (number, seed) in enumerate(zip(numbers, seeds, strict=True)):
+        chosen = slices.inputs[number]
+        case = load_case(chosen.folder)
+        assert case.labels is not None
+        grid = tile_grid(case.properties.shape[1:], slices.encoding)
+        image = rgb_inputs(case.image, grid, slices.encoding.rgb, [chosen.index])[0]
+        map_of = label_inputs(case.labels, grid, [chosen.index], 0)[0]
+        expected, expected_labels = draw_view(image, map_of, seed, slices.encoding.rotation)
+        assert np.array_equal(images[row].numpy(), expected)
+        assert np.array_equal(labels[row].numpy(), expected_labels)
+
+
+def _drawn(slices: FreshSlices, seed: int, size: int) -> tuple[list[int], list[int]]:
+    rng = np.random.default_rng(seed)
+    return slices.rows.draw(rng, size), rng.integers(2**32, size=size).tolist()
+
+
+def test_foreground_is_drawn_more_often_than_it_is_there(slices: FreshSlices) -> None:
+    labelled = {number for numbers in slices.rows.inputs_of_target for number in numbers.tolist()}
+    drawn = slices.rows.draw(np.random.default_rng(0), 400)
+    assert sum(number in labelled for number in drawn) / 400 > 0.67
