@@ -28,6 +28,7 @@ from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing import geometry
 from autosam_net.preprocessing.normalization import normalized_planes
 
+COARSEST = 50  # times the plan's spacing; a case of such pixels would be encoded for hours, and show nothing
 PREPROCESSING_VERSION = 1  # to be raised when the same settings give other arrays
 PIXEL_BYTES = 8  # float32, once as it is and once on disk or on the way there
 PREPROCESS_AGAIN = "Run autosam_plan_and_preprocess again; whole cases are kept."
@@ -57,7 +58,8 @@ def preprocess_case(
         labels: `(Z, Y, X)` on the same grid, or None.
 
     Raises:
-        DatasetError: the number of channels is not the planned one, or a voxel is not a finite number.
+        DatasetError: the number of channels is not the planned one, a voxel is not a finite number, or the pixels are
+            far too large for the plan.
     """
     if len(image.array) != len(settings.normalizations):
         raise DatasetError(
@@ -77,6 +79,11 @@ def preprocess_case(
         len(array) * array.shape[1] * math.prod(plane) * PIXEL_BYTES / 2**20,
         "Correct the wrong one of both, or give the machine more memory.",
     )
+    if max(spacing) > COARSEST * settings.spacing:
+        raise DatasetError(
+            f"{name}: pixels of {spacing[0]:g} x {spacing[1]:g} mm, the plan was made for {settings.spacing:g} mm. "
+            "Correct the spacing in the image's header."
+        )
     normalized = np.empty((*array.shape[:2], *plane), np.float32)
     for volume, channel, normalization in zip(normalized, array, settings.normalizations, strict=True):
         for target, pixels in zip(volume, normalized_planes(channel, normalization), strict=True):

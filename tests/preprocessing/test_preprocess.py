@@ -58,6 +58,13 @@ def test_what_would_fill_the_memory_is_refused() -> None:
         preprocess_case("case", volume(), None, replace(SETTINGS, spacing=1e-5))
 
 
+def test_pixels_of_a_metre_are_refused() -> None:
+    metres = Volume(np.arange(32.0, dtype=np.float32).reshape(1, 2, 4, 4), Geometry((5.0, 1000.0, 1000.0)))
+    settings = replace(SETTINGS, slice_axis=0, spacing=2.0)
+    with pytest.raises(DatasetError, match=r"case: pixels of 1000 x 1000 mm, the plan was made for 2 mm\. Correct the"):
+        preprocess_case("case", metres, None, settings)
+
+
 def test_memory_stays_a_few_times_that_of_the_image() -> None:
     big = Volume(np.random.default_rng(0).random((1, 40, 200, 200), dtype=np.float32), Geometry((3.0, 1.0, 1.0)))
     settings = Preprocessing(slice_axis=0, spacing=1.0, normalizations=(Normalization("ct", 0.2, 0.8),))
