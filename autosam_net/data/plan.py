@@ -13,9 +13,10 @@ from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import canonical, from_json, read_json
 from autosam_net.registry import suggest
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 FOREGROUND = "foreground"  # all classes together
 PLAIN = "plain"
+CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
@@ -74,6 +75,7 @@ class Encoding:
         rotation: degrees by which augmented views are turned at most, either way.
         poses: of `POSES`, those that slices are put in beside the plain one, for test-time augmentation and for
             learning from unlabelled cases; each costs one more encoder pass.
+        pixels: the slice's own pixels go along with its embedding, for heads that draw boundaries with them.
     """
 
     encoder: str
@@ -85,11 +87,27 @@ class Encoding:
     slice_budget: int
     rotation: float
     poses: tuple[str, ...] = ()
+    pixels: bool = False
 
     @property
     def weights_file(self) -> Path | None:
         """Return the file that replaces the published weights, if any."""
         return None if self.weights is None else Path(self.weights)
+
+    @property
+    def distinct_channels(self) -> list[int]:
+        """Return those of the three input channels that differ from one another."""
+        return [index for index, source in enumerate(self.rgb) if source not in self.rgb[:index]]
+
+    @property
+    def pixel_channels(self) -> int:
+        """Return how many of them go along with an embedding, pixel by pixel."""
+        return len(self.distinct_channels) if self.pixels else 0
+
+    @property
+    def folded_channels(self) -> int:
+        """Return how many channels these pixels take, folded to the embedding's resolution."""
+        return self.pixel_channels * CELL**2
 
     @property
     def all_poses(self) -> tuple[str, ...]:
@@ -112,6 +130,7 @@ class Configuration:
         maximum_epochs: more inputs or patients are trained on longer, with the square root of their number, up to this.
         learning_rate: highest value of the one-cycle schedule of AdamW.
         encoder: replaces the plan's; `image` for networks trained from scratch.
+        crop: of each drawn input a random part is shown, this share of its side; 1 for the whole.
     """
 
     head: str
@@ -123,6 +142,7 @@ class Configuration:
     learning_rate: float
     weight_decay: float
     encoder: str | None = None
+    crop: float = 1.0
 
     def epochs_for(self, inputs: int, patients: int) -> int:
         """Return the number of epochs for a training set.
@@ -211,7 +231,7 @@ class Plan:
         configuration = self.configuration(name)
         if configuration.encoder in (None, self.encoding.encoder):
             return self
-        encoding = replace(self.encoding, encoder=configuration.encoder, weights=None)
+        encoding = replace(self.encoding, encoder=configuration.encoder, weights=None, pixels=False)
         return replace(self, encoding=encoding, configurations={name: configuration})
 
 

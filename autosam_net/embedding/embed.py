@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
@@ -22,6 +23,7 @@ from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.errors import CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
+from autosam_net.heads.pixels import fold_pixels
 from autosam_net.parallel import map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
@@ -55,19 +57,33 @@ class EncoderSource:
             self.encoding.encoder, self.encoding.input_size, self.encoding.weights_file, self.device, self.precision
         )
 
+    @property
+    def channels(self) -> int:
+        """Return the channels of the embeddings, those of folded pixels among them."""
+        return self.encoder.channels + self.encoding.folded_channels
+
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
-        """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
+        """Return what heads get for inputs `(N, 3, S, S)` in [0, 1]: `(N, channels, h, w)`, on the device, float32."""
         return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
 
     def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return what `encode` does; in halves of the batch where the GPU's memory is too small for the whole."""
         try:
-            return self.encoder(inputs)
+            return encode_inputs(self.encoder, inputs, self.encoding)
         except torch.cuda.OutOfMemoryError:
             if len(inputs) == 1:
                 raise
         torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
         return torch.cat([self.encode_tensor(half) for half in inputs.tensor_split(2)])
+
+
+def encode_inputs(encoder: nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:
+    """Return the embeddings `(N, C, h, w)` of images `(N, 3, S, S)`, with their folded pixels where planned."""
+    embedding: torch.Tensor = encoder(images)
+    if not encoding.pixels:
+        return embedding
+    pixels = fold_pixels(images[:, encoding.distinct_channels].to(embedding), embedding.shape[-1])
+    return torch.cat([embedding, pixels], dim=1)
 
 
 def embed_dataset(
@@ -174,7 +190,7 @@ def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: En
     cache.write_entry(
         root,
         key,
-        shape=(count, encoder.channels, side, side),
+        shape=(count, source.channels, side, side),
         label_shape=(count, encoder.input_size, encoder.input_size),
         label_type=_labels_of(case).dtype,
         batches=_encoded_batches(case, grid, key, source, outside),
