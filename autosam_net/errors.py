@@ -17,7 +17,11 @@ from __future__ import annotations
 
 
 class AutosamError(Exception):
-    """A user's problem that one line can explain."""
+    """A user's problem that one line can explain; a name out of a file that has line breaks does not make it two."""
+
+    def __init__(self, message: str) -> None:
+        signs = (sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in message)
+        super().__init__("".join(signs))
 
 
 class DatasetError(AutosamError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
@@ -20,6 +21,7 @@ log = logging.getLogger("autosam_net")
 
 PREFIX = ".writing-"
 DAY = 24 * 3600  # seconds; nobody writes to one file or folder for longer
+TIDY: set[Path] = set()  # folders in which this process has looked for its predecessors' leftovers
 RACES = 10  # other processes that may put the same folder in place at the same moment
 
 
@@ -49,11 +51,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def _writing_place(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path` whose name says who writes in it, for `remove_leftovers`.
 
+    What killed processes of this machine left beside `path` goes first, since only who writes there again finds it.
     Errors of the operating system name `path`: a full disk comes without a name, and nobody knows the temporary one.
     """
     prefix = f"{PREFIX}{platform.node()}-{os.getpid()}-"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if (place := path.parent.absolute()) not in TIDY:
+            TIDY.add(place)
+            remove_leftovers(place, f"{platform.node()}-")
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
             yield Path(folder)
     except OSError as error:
@@ -82,9 +88,13 @@ def remove_folder(path: Path) -> None:
         os.replace(path, place / path.name)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left half-written directly in `folder`; what may still be written to stays."""
-    for leftover in folder.glob(f"{PREFIX}*"):
+def remove_leftovers(folder: Path, start: str = "") -> None:
+    """Remove what killed runs left half-written directly in `folder`; what may still be written to stays.
+
+    Args:
+        start: of the name of what is removed, after the prefix of all.
+    """
+    for leftover in folder.glob(f"{glob.escape(PREFIX + start)}*"):
         if not _has_a_writer(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
 

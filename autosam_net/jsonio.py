@@ -100,17 +100,26 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
-def load(cls: type[T], path: Path) -> T:
-    """Return the dataclass `cls` read from the JSON file `path`.
+def read_sealed(path: Path) -> Any:
+    """Return the content of a JSON file without its checksum, which is compared where there is one.
 
     Raises:
-        PlanError: as `read_json` and `from_json`, or the content is not what was sealed.
+        PlanError: as `read_json`, or the content is not what was sealed.
     """
     content = read_json(path)
     seal = content.pop(SEAL, None) if isinstance(content, dict) else None
     if seal is not None and seal != sha256_of_text(canonical(content)):
         raise PlanError(f"{path}: damaged, its checksum is wrong. Remove it and repeat what made it.")
-    return from_json(cls, content, str(path))
+    return content
+
+
+def load(cls: type[T], path: Path) -> T:
+    """Return the dataclass `cls` read from the JSON file `path`.
+
+    Raises:
+        PlanError: as `read_sealed` and `from_json`.
+    """
+    return from_json(cls, read_sealed(path), str(path))
 
 
 def from_json(cls: Any, data: Any, where: str) -> Any:

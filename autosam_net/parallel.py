@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +36,8 @@ _ONE_AT_A_TIME = threading.Lock()  # global random numbers are seeded for each v
 
 TERMINAL = (0.2, 0.0)  # seconds between two states of a bar, and before the first
 PLAIN = (10.0, 2.0)
+SCREEN = (100, 20)  # columns and lines of a terminal that does not say, as in some containers; tqdm would show nothing
+BEAT = 1.0  # seconds between two looks at a bar in which nothing is finished
 
 
 def available_cores() -> int:
@@ -63,35 +66,74 @@ def progress(
     total: int,
     unit: str = "case",
     name: Callable[[Item], str] | None = None,
+    brief: bool = False,
 ) -> Iterator[Item]:
     """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds.
 
-    Nothing is shown where the logger `autosam_net` is set to let warnings through only, as --quiet does.
+    However long one item takes, the bar goes on. Nothing is shown where the logger `autosam_net` is set to let warnings
+    through only, as --quiet does.
 
     Args:
         name: what the bar says of the item in hand.
+        brief: whether the caller says what has been done, so that a bar need not stay, and short work has no lines.
     """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     interval, delay = TERMINAL if terminal else PLAIN
+    measured = terminal and min(os.get_terminal_size(sys.stderr.fileno())) > 0
+    columns, lines = SCREEN if terminal and not measured else (None, None)
     bar = tqdm(
-        items,
         desc=description,
         total=total,
         unit=unit,
         ascii=not terminal,
-        dynamic_ncols=terminal,
-        leave=not terminal,
+        ncols=columns,
+        nrows=lines,
+        dynamic_ncols=measured,
+        leave=not terminal and not brief,
         file=sys.stderr if terminal else PlainLines(),
         mininterval=interval,
-        delay=delay,
+        delay=interval if brief and not terminal else delay,
         disable=log.level > logging.INFO,
     )
-    for item in bar:
-        if name is not None:
-            bar.set_postfix_str(name(item), refresh=False)
-        yield item
+    with bar, _kept_going(bar):
+        for item in items:
+            if name is not None:
+                bar.set_postfix_str(name(item), refresh=False)
+            yield item
+            bar.update()
+
+
+@contextmanager
+def _kept_going(bar: Any) -> Iterator[None]:
+    """Show a bar in which nothing is finished as often as one in which something is."""
+    if bar.disable:
+        yield
+        return
+    stop = threading.Event()
+
+    def show() -> None:
+        while not stop.wait(BEAT):
+            shown = bar.last_print_t > bar.start_t
+            if time.time() - bar.last_print_t >= (bar.mininterval if shown else bar.delay):
+                bar.refresh()
+                bar.last_print_t = time.time()
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Show that work goes on which cannot be counted, and for how long it has."""
+    for _ in progress([None], description, 1, "step"):
+        yield
 
 
 @dataclass(frozen=True)
@@ -196,7 +238,7 @@ def each_case(
             joblib.parallel_config(**engine),
             joblib.Parallel(workers, return_as="generator", pre_dispatch=ahead) as pool,
         ):
-            done = zip(items, pool(joblib.delayed(_do)(job, item) for item in items), strict=True)
+            done = _pairs(items, lambda: pool(joblib.delayed(_do)(job, item) for item in items))
             name_of_done = None if name is None else lambda pair: name(pair[0])
             yield from (result for _, result in progress(done, description, len(items), unit, name_of_done))
     except Exception as error:
@@ -206,6 +248,11 @@ def each_case(
         raise AutosamError(
             f"{description}: a worker process was killed, most often for want of memory. {cure}"
         ) from error
+
+
+def _pairs(items: Sequence[Item], start: Callable[[], Iterable[Result]]) -> Iterator[tuple[Item, Result]]:
+    """Yield items with their results; the workers start when the first is asked for, behind the bar."""
+    yield from zip(items, start(), strict=True)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from autosam_net.embedding import cache
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, embed_case
+from autosam_net.embedding.embed import EncoderSource, embed_case, encode_inputs
 from autosam_net.embedding.key import embedding_key
 from autosam_net.heads.head import build_head
 from autosam_net.training.ahead import drawn_ahead
 from autosam_net.training.batches import Batch, CachedBatches
 from autosam_net.training.build import head_shape
 from autosam_net.training.losses import SegmentationLoss
+from autosam_net.training.slices import cut_batch
 from benchmarks.encoder import published_encoder, real_slices
 from benchmarks.measuring import Row, Setting
 
@@ -30,7 +31,9 @@ def measure(setting: Setting) -> list[Row]:
     """Return the time of a step, of which an epoch has a fixed number, of its parts, and the rate of the cache."""
     plan = setting.plan
     source, settings = EncoderSource(plan.encoding, "cpu"), plan.configuration("cnn")
-    batches = CachedBatches(embedded(setting, source), plan.label_set)
+    entries = embedded(setting, source)
+    batches = CachedBatches(entries, plan.label_set, settings.crop)
+    whole, rng = CachedBatches(entries, plan.label_set), np.random.default_rng(0)
     loss_of, step = _training(setting, source)
     images, published = real_slices(setting, plan.encoding.input_size, settings.batch_size), published_encoder()
     draw = functools.partial(_drawn, batches, settings.batch_size)
@@ -38,7 +41,9 @@ def measure(setting: Setting) -> list[Row]:
 
     def encoded(encoder: nn.Module) -> Batch:
         with torch.no_grad():
-            return torch.cat([encoder(image[None]) for image in images]), fixed[1]
+            embeddings = torch.cat([encode_inputs(encoder, image[None], plan.encoding) for image in images])
+        labels = _drawn(whole, settings.batch_size, 0)[1]
+        return cut_batch(rng, settings.crop, embeddings, labels, plan.label_set.foreground_values)
 
     with closing(drawn_ahead(draw, 0)) as ahead:
         works = {

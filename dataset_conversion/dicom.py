@@ -134,7 +134,9 @@ def convert_dicom(
     values = {"background": 0, **_label_values(cases, labels, workers)}
     description = RawDescription(identifier, name, (_channel_name(cases),), values, ENDING)
     with new_raw_dataset(description, raw, overwrite) as folder:
-        map_cases(_write_case, [(case, values, folder) for case in cases], "convert", workers)
+        map_cases(
+            _write_case, [(case, values, folder) for case in cases], "convert", workers, lambda job: job[0].series.case
+        )
         _write_groups(folder, cases)
     return description
 
@@ -146,7 +148,7 @@ def find_cases(source: Path, masks: Path | None, workers: int | None = None) -> 
         DatasetError: there are no series, no labels, both kinds of them, or two series of one name.
     """
     folders = sorted({folder for root in (source, masks) if root for folder in _folders(root)})
-    scanned = map_cases(_scan, [(folder, source) for folder in folders], "look", workers)
+    scanned = map_cases(_scan, [(folder, source) for folder in folders], "look", workers, lambda job: job[0].name)
     series = [found for found, _ in scanned if found is not None]
     segmentations = [segmentation for _, found in scanned for segmentation in found]
     label_maps = _label_maps(masks) if masks else {}
@@ -245,7 +247,7 @@ def _label_values(cases: Sequence[Case], labels: Sequence[str] | None, workers: 
     """Return name -> value of the classes, without the background."""
     label_maps = [case.label_map for case in cases if case.label_map]
     if label_maps:
-        highest = max(map_cases(_highest_value, label_maps, "examine", workers))
+        highest = max(map_cases(_highest_value, label_maps, "examine", workers, lambda path: path.name))
         if labels and highest > len(labels):
             raise UsageError(f"--labels names {len(labels)} classes, the label maps have values up to {highest}.")
         return name_labels(highest, labels)

@@ -95,7 +95,7 @@ def write_example(
             for number in range(patients + TEST_PATIENTS)
             for frame in range(frames)
         ]
-        map_cases(_write_case, jobs, "phantoms", workers)
+        map_cases(_write_case, jobs, "phantoms", workers, lambda job: f"patient{job[1] + 1:03d}")
     return raw / description.folder_name
 
 
@@ -217,6 +217,8 @@ def _turn(
 def _write_case(job: tuple[Path, int, int, int, int, tuple[int, int, int], bool]) -> None:
     import SimpleITK as sitk
 
+    from autosam_net.imageio.simpleitk import save
+
     folder, number, frame, frames, seed, shape, test = job
     patient = draw_patient(np.random.default_rng([seed, number]))
     phase = (1 - cos(pi * frame / max(frames - 1, 1))) / 2
@@ -230,7 +232,7 @@ def _write_case(job: tuple[Path, int, int, int, int, tuple[int, int, int], bool]
         volume = sitk.GetImageFromArray(array)
         volume.SetSpacing(SPACING[::-1])
         volume.SetOrigin((10.0 * number, -25.0, 5.0))
-        sitk.WriteImage(volume, str(folder / target))
+        save(volume, folder / target)
 
 
 def _describe(identifier: int, name: str) -> RawDescription:

@@ -137,7 +137,7 @@ def _labels(declared: dict[str, str], where: str) -> dict[str, int]:
 def _split_channels(job: tuple[Path, Path, tuple[str, ...]]) -> None:
     import SimpleITK as sitk
 
-    from autosam_net.imageio.simpleitk import load_image
+    from autosam_net.imageio.simpleitk import load_image, save
 
     path, target, modalities = job
     image = load_image(path)
@@ -149,7 +149,7 @@ def _split_channels(job: tuple[Path, Path, tuple[str, ...]]) -> None:
         )
     for index in range(size[3]):
         channel = sitk.Extract(image, (*size[:3], 0), (0, 0, 0, index))
-        sitk.WriteImage(channel, str(target / f"{_case(path)}_{index:04d}{ENDING}"))
+        save(channel, target / f"{_case(path)}_{index:04d}{ENDING}")
 
 
 def _case(path: Path) -> str:

@@ -179,4 +179,6 @@ def _copy(job: tuple[Copy, Path]) -> None:
     try:
         shutil.copyfile(entry.source, folder / entry.target)
     except OSError as error:
-        raise DatasetError(f"{entry.source}: cannot be copied ({error}). Check the file and the free space.") from error
+        raise DatasetError(
+            f"{entry.source}: cannot be copied ({error.strerror}). Check the file and the free space."
+        ) from error

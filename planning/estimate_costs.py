@@ -8,7 +8,6 @@ import numpy as np
 
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.plan import Plan, StepEstimate
-from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.memory import ENCODING_MIB, case_mib, prediction_mib
 from planning.machine import MIB, Machine, Probe
 from planning.rules import count_case_inputs, embedding_bytes, planned_shape, training_share
@@ -66,7 +65,7 @@ def _passes(plan: Plan, fingerprint: Fingerprint) -> tuple[int, float]:
     inputs = sum(count_case_inputs(fingerprint, plan.preprocessing, encoding).values())
     trained = training_share(inputs, plan.folds)
     passes = trained * encoding.views_for(trained) + (inputs - trained) * len(encoding.all_poses)
-    return passes, passes * embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size) / MIB
+    return passes, passes * embedding_bytes(encoding) / MIB
 
 
 def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:

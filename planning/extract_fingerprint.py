@@ -89,6 +89,7 @@ def measure_part(dataset: DatasetSpec, part: Part, folders: Folders, workers: in
     cases = training_cases(dataset)
     problems = check_structure(dataset, cases)
     records = folders.preprocessed / dataset.name / "fingerprints"
+    remove_leftovers(records.parent)
     _forget_others(records, {case.name for case in cases})
     work = functools.partial(_measure_or_remember, dataset=dataset, records=records, broken=_cases_of(problems))
     memory = largest_case_mib(cases, len(dataset.channel_names))

@@ -46,6 +46,7 @@ class HeadRecipe:
     learning_rate: float
     weight_decay: float
     encoder: str | None = None
+    crop: float = 1.0
 
 
 @dataclass(frozen=True)

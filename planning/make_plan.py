@@ -37,7 +37,10 @@ def choose_inputs(
     rgb, rgb_reason = rules.choose_rgb(fingerprint, channels, sizes)
     rotation, rotation_reason = rules.choose_rotation(fingerprint, axis)
     file = None if weights is None else str(weights.absolute())
-    encoding = Encoding(name, file, size, rules.OVERLAP, rgb, maximum_views=1, slice_budget=1, rotation=rotation)
+    pixels, pixels_reason = rules.choose_pixels(entry)
+    encoding = Encoding(
+        name, file, size, rules.OVERLAP, rgb, maximum_views=1, slice_budget=1, rotation=rotation, pixels=pixels
+    )
     reasons = {
         "slice axis": axis_reason,
         "encoder": encoder_reason + ("" if weights is None else f", with the weights of {weights.name}"),
@@ -46,6 +49,7 @@ def choose_inputs(
         "tiles": resolution.tiling_reason,
         "normalisation": normalization_reason,
         "input channels": rgb_reason,
+        "pixels": pixels_reason,
         "rotation": rotation_reason,
         "precision": rules.explain_precision(machine),
     }

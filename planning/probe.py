@@ -6,25 +6,25 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Encoding
+from autosam_net.data.plan import CELL, Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
 from autosam_net.memory import allowed_memory_mib
-from autosam_net.parallel import available_cores
+from autosam_net.parallel import available_cores, progress, working
 from planning.machine import MIB, HeadRecipe, Machine, Probe
 
 if TYPE_CHECKING:
     import torch
 
     from autosam_net.encoders.encoder import Encoder
-    from autosam_net.heads.head import Recipe
+    from autosam_net.heads.head import HeadShape, Recipe
 
 log = logging.getLogger("autosam_net.planning")
 
@@ -72,23 +72,26 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
 
     import autosam_net.heads  # noqa: F401  (registers the built-in heads)
     from autosam_net.encoders.encoder import load_encoder
-    from autosam_net.heads.head import HEADS
+    from autosam_net.heads.head import HEADS, HeadShape
     from autosam_net.training.manifest import peak_memory_mib
 
     log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
     with torch.random.fork_rng(devices=[]):
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
-        seconds = _time_encoder(encoder, machine)
+        with working("measure the encoder"):
+            seconds = _time_encoder(encoder, machine)
         memory = {"encode": peak_memory_mib(machine.device)}
         times, recipes = {}, {}
         # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
-        for name in sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None):
+        names = sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None)
+        for name in progress(names, "measure the heads", len(names), "head", str):
             recipe: Recipe = HEADS.get(name).recipe
             try:
-                own = encoder
+                own, pixels = encoder, encoding.pixel_channels
                 if recipe.encoder is not None:
-                    own = load_encoder(recipe.encoder, encoding.input_size, device=machine.device)
-                times[name] = _time_head(name, recipe, own, labels, machine)
+                    own, pixels = load_encoder(recipe.encoder, encoding.input_size, device=machine.device), 0
+                shape = HeadShape(labels.outputs, own.channels, own.stride, own.input_size, pixels)
+                times[name] = _time_head(name, shape, own.mask_decoder_weights, labels, machine)
             except (PlanError, WeightsError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
@@ -106,19 +109,22 @@ def _time_encoder(encoder: Encoder, machine: Machine) -> float:
     return _fastest(lambda: encoder(images), machine) / count
 
 
-def _time_head(name: str, recipe: Recipe, encoder: Encoder, labels: LabelSet, machine: Machine) -> float:
-    """Return seconds per training step at the recipe's batch size."""
+def _time_head(
+    name: str, shape: HeadShape, decoder_weights: Mapping[str, torch.Tensor], labels: LabelSet, machine: Machine
+) -> float:
+    """Return seconds per training step by the head's recipe."""
     import torch
 
-    from autosam_net.heads.head import HeadShape, build_head
+    from autosam_net.heads.head import HEADS, build_head
     from autosam_net.training.losses import SegmentationLoss
 
-    shape = HeadShape(labels.outputs, encoder.channels, encoder.stride, encoder.input_size)
-    head = build_head(name, shape, recipe.settings, encoder.mask_decoder_weights).to(machine.device).train()
+    recipe = HEADS.get(name).recipe
+    head = build_head(name, shape, recipe.settings, decoder_weights).to(machine.device).train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate)
     loss_function = SegmentationLoss(labels).to(machine.device)
-    embedding = torch.randn(recipe.batch_size, shape.channels, shape.grid, shape.grid, device=machine.device)
-    target = torch.zeros((recipe.batch_size, shape.input_size, shape.input_size), dtype=torch.uint8)
+    channels, grid = shape.channels + shape.pixels * CELL**2, round(recipe.crop * shape.grid)
+    embedding = torch.randn(recipe.batch_size, channels, grid, grid, device=machine.device)
+    target = torch.zeros((recipe.batch_size, grid * shape.stride, grid * shape.stride), dtype=torch.uint8)
     target = target.to(machine.device)
 
     def step() -> None:

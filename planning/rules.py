@@ -12,6 +12,7 @@ import numpy as np
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import (
+    CELL,
     FOREGROUND,
     REFERENCE_INPUTS,
     REFERENCE_PATIENTS,
@@ -279,6 +280,16 @@ def choose_rgb(
     )
 
 
+def choose_pixels(entry: EncoderEntry) -> tuple[bool, str]:
+    """Return whether the slices' own pixels are kept with their embeddings."""
+    if entry.stride < CELL:
+        return False, f"not kept with the embeddings, whose pixels cover no more than {entry.stride} of the slice's"
+    return True, (
+        f"kept with the embeddings, of which each pixel covers {entry.stride} x {entry.stride} of the slice's: heads "
+        "draw boundaries with them"
+    )
+
+
 def choose_folds(groups: Mapping[str, str], given: int | None) -> tuple[int, str]:
     """Return the number of folds; `given` is that of splits brought with the data."""
     patients = len(set(groups.values()))
@@ -300,7 +311,7 @@ def choose_poses(
         inputs: encoder inputs of all cases, plain.
     """
     if encoding.rotation == ANY_POSE:
-        size = inputs * (1 + len(TURNS)) * embedding_bytes(ENCODERS.get(encoding.encoder), encoding.input_size) / MIB
+        size = inputs * (1 + len(TURNS)) * embedding_bytes(encoding) / MIB
         figures = f"{size / 1024:.2g} GiB of embeddings for all cases, {machine.disk_mib / 1024:.0f} GiB are free"
         if size <= DISK_SHARE * machine.disk_mib:
             return TURNS, f"heads trained on any pose are averaged over {1 + len(TURNS)} poses ({figures})"
@@ -375,9 +386,11 @@ def planned_shape(case: CaseFingerprint, preprocessing: Preprocessing) -> tuple[
     return case.cropped_shape[axis], height, width
 
 
-def embedding_bytes(entry: EncoderEntry, input_size: int) -> int:
-    """Return the bytes of one cached input: its embedding in float16 and its label map."""
-    return 2 * entry.channels * (input_size // entry.stride) ** 2 + input_size**2
+def embedding_bytes(encoding: Encoding) -> int:
+    """Return the bytes of one cached input: its embedding in float16, with its pixels, and its label map."""
+    entry = ENCODERS.get(encoding.encoder)
+    grid = encoding.input_size // entry.stride
+    return 2 * (entry.channels + encoding.folded_channels) * grid**2 + encoding.input_size**2
 
 
 def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, disk_mib: float) -> tuple[Encoding, str]:
@@ -388,10 +401,9 @@ def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, di
         seconds: of one encoder pass.
         disk_mib: free.
     """
-    entry = ENCODERS.get(encoding.encoder)
     plain = training_share(inputs, folds)
     in_time = _round_down(ENCODING_SECONDS / seconds)
-    size = embedding_bytes(entry, encoding.input_size)
+    size = embedding_bytes(encoding)
     on_disk = _round_down(training_share(int(DISK_SHARE * disk_mib * MIB / size), folds))
     least, most = VIEWS_OF_ANY_POSE if encoding.rotation == ANY_POSE else VIEWS_OF_SAME_POSE
     budget = max(least * plain, min(in_time, on_disk), 1)
@@ -415,10 +427,12 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
     Args:
         largest: pixels across the largest class; a head that has a setting `context` gets it above `LARGE_PIXELS`.
     """
-    settings, context = dict(recipe.settings), ""
+    settings, context, crop = dict(recipe.settings), "", recipe.crop
     if "context" in settings and largest > LARGE_PIXELS:
-        settings["context"] = 1.0
-        context = f"; context, since the largest class has {largest:.0f} px across (over {LARGE_PIXELS})"
+        settings["context"], crop = 1.0, 1.0
+        context = (
+            f"; context, and whole inputs, since the largest class has {largest:.0f} px across (over {LARGE_PIXELS})"
+        )
     batch_size = max(1, min(recipe.batch_size, inputs))
     configuration = Configuration(
         head=name,
@@ -430,6 +444,7 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         encoder=recipe.encoder,
+        crop=crop,
     )
     own = "" if recipe.encoder is None else f"; {ENCODERS.get(recipe.encoder).description}"
     epochs = configuration.epochs_for(inputs, patients)

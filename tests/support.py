@@ -126,8 +126,13 @@ def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
         regions_class_order=dataset.labels.regions_class_order,
         file_ending=dataset.file_ending,
         preprocessing=Preprocessing(0, 2.0, (Normalization("percentile", 0.5, 99.5),)),
-        encoding=Encoding(TINY, str(weights), 64, 0.25, rgb, maximum_views=2, slice_budget=1000, rotation=180.0),
-        configurations={name: Configuration(head=name, settings={}, **recipe) for name in ("linear", "cnn")},
+        encoding=Encoding(
+            TINY, str(weights), 64, 0.25, rgb, maximum_views=2, slice_budget=1000, rotation=180.0, pixels=True
+        ),
+        configurations={
+            "linear": Configuration(head="linear", settings={}, **recipe),
+            "cnn": Configuration(head="cnn", settings={}, **recipe, crop=0.5),
+        },
         keep_largest=(),
         folds=5,
         group_pattern=dataset.group_pattern,

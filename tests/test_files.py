@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,18 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(".writing-*"))) == 2
     remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_who_writes_beside_leftovers_removes_those_of_the_dead(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "killed"], check=False)
+    for name in (".writing-diary", f".writing-{platform.node()}-{os.getpid()}-abc"):
+        (tmp_path / name).mkdir()
+    with atomic_file(tmp_path / "model.zip") as temporary:
+        temporary.touch()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("model.zip", ".writing-diary"),
+        f".writing-{platform.node()}-{os.getpid()}-abc",
+    }
 
 
 def test_what_is_being_written_is_no_leftover(tmp_path: Path) -> None:

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -9,7 +16,7 @@ import pytest
 from autosam_net import parallel
 from autosam_net.errors import AutosamError, DatasetError
 from autosam_net.memory import free_memory_mib
-from autosam_net.parallel import available_cores, map_cases, progress
+from autosam_net.parallel import available_cores, each_case, map_cases, progress, working
 
 # The functions are nested so that worker processes receive them by value: they cannot import this module.
 
@@ -62,6 +69,58 @@ def test_the_bar_names_the_item_in_hand(capsys: pytest.CaptureFixture[str], monk
     assert list(progress(["patient7", "patient8"], "predict", 2, name=str.upper)) == ["patient7", "patient8"]
     said = capsys.readouterr().err
     assert "PATIENT7" in said and "PATIENT8" in said
+
+
+@pytest.mark.parametrize(("brief", "lines"), [(False, 3), (True, 2)])
+def test_the_bar_goes_on_however_long_an_item_takes(
+    brief: bool, lines: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.06, 0.06))
+    monkeypatch.setattr(parallel, "BEAT", 0.01)
+    said = []
+    for _ in progress(["slow"], "encode", 1, name=str, brief=brief):
+        while len(said) < 2:
+            said += capsys.readouterr().err.splitlines()
+    said += capsys.readouterr().err.splitlines()
+    assert all(re.match(r"encode: +0%.* 0/1 .*slow", line) for line in said[:2])
+    assert len(said) >= lines and ("1/1" in said[-1]) != brief
+
+
+@pytest.mark.parametrize("size", [(0, 0), (24, 60)])
+def test_a_terminal_shows_the_bar_at_once_and_what_is_in_hand(size: tuple[int, int]) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    assert subprocess.run([sys.executable, "-c", ONE_SLOW_ITEM], stderr=slave, check=False).returncode == 0
+    said = os.read(master, 10_000).decode()
+    assert said.strip().startswith("predict:   0%|") and said.count("0/1") >= 2 and "patient7" in said
+    os.close(master), os.close(slave)
+
+
+ONE_SLOW_ITEM = """
+import time
+from autosam_net import parallel
+parallel.log.setLevel("INFO")
+parallel.BEAT = 0.1
+for _ in parallel.progress(["patient7"], "predict", 1, name=str):
+    time.sleep(0.5)
+"""
+
+
+def test_short_work_needs_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with working("compare"):
+        pass
+    assert list(progress([1, 2], "train", 2, brief=True)) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_is_there_before_the_workers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    results = each_case(str, [1, 2], "reading", workers=2)
+    monkeypatch.setattr("joblib.Parallel.__call__", lambda *_: pytest.fail(capsys.readouterr().err))
+    with pytest.raises(pytest.fail.Exception, match="reading"):
+        next(results)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -308,7 +308,7 @@ def test_what_was_predicted_before_a_bad_image_stays(place: Place, capsys: pytes
     place.image.with_name("worse_0000.nii.gz").write_bytes(place.image.read_bytes()[:-200])
     assert run("predict", PREDICT.format(root=place.root).split()) == 2
     assert "worse_0000.nii.gz: cannot be read" in only_line(capsys)
-    assert sorted(path.name for path in (place.root / "out").iterdir()) == ["cases.csv", "scan.nii.gz"]
+    assert sorted(path.name for path in (place.root / "out").glob("[!.]*")) == ["cases.csv", "scan.nii.gz"]
 
 
 def no_package(monkeypatch: pytest.MonkeyPatch) -> list[str]:

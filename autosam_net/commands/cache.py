@@ -57,9 +57,10 @@ def _verify(root: Path, arguments: argparse.Namespace) -> None:
 
 def _prune(root: Path, arguments: argparse.Namespace) -> None:
     from autosam_net.embedding.cache import list_entries, remove_entry
+    from autosam_net.parallel import progress
 
     folders = _damaged(root) if arguments.damaged else [folder for folder, _ in list_entries(root)]
-    for folder in folders:
+    for folder in progress(folders, "remove", len(folders), "view", lambda folder: folder.parent.name):
         remove_entry(folder)
     print(f"{root.parent.name}  {len(folders)} entries removed")
 

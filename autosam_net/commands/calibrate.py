@@ -52,12 +52,12 @@ def _learn(model: ModelFolder, dataset: DatasetSpec, device: str, folders: Folde
     from autosam_net.inference.calibrate import calibrate, has_confidences
     from autosam_net.inference.model_card import write_model_card
     from autosam_net.inference.validate import validate_fold
-    from autosam_net.jsonio import read_json
+    from autosam_net.jsonio import read_sealed
     from autosam_net.training.cases import patients_of
     from autosam_net.training.check_plan import load_checked_plan
 
     for folder in map(model.fold, model.trained_folds()):
-        held_out = tuple(read_json(folder / "run.json")["held_out"])
+        held_out = tuple(read_sealed(folder / "run.json")["held_out"])
         if held_out and not has_confidences(folder):
             validate_fold(dataset, load_checked_plan(model.plan_file), folder, held_out, device, folders)
     learnt = calibrate(model, patients_of(dataset, folders))

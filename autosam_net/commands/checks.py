@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from autosam_net.device import choose_device
 from autosam_net.encoders.catalog import ENCODERS
@@ -17,6 +17,9 @@ from autosam_net.errors import AutosamError
 from autosam_net.memory import free_memory_mib
 from autosam_net.parallel import available_cores
 from autosam_net.paths import find_folders, folder_origins
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 State = Literal["ok", "warning", "problem"]
 
@@ -38,6 +41,10 @@ GIB = 2**30
 LOW_DISK, NO_DISK = 20.0, 2.0  # GiB; the embeddings of a data set take 1 to 20
 LOW_MEMORY = 4.0  # GiB; encoding takes 1 to 2
 LONG = 10.0  # seconds for one slice; a data set has some hundred
+
+PUBLISHED = {"lite_medsam": (0.0902, 0.1051, 0.1120, 0.0856, 0.1197, 0.1229, 0.1085, 0.0790)}
+"""Encoder -> standard deviations of eighths of its channels for `_picture`, by the published weights in float32."""
+TOLERANCE = 0.1  # relative; bfloat16 differs by 0.02 from float32
 
 
 @dataclass(frozen=True)
@@ -230,7 +237,11 @@ def check_work(asked: str, name: str) -> Finding:
 
 
 def _encode_and_segment(asked: str, name: str) -> tuple[float, tuple[int, ...]]:
-    """Return the seconds of encoder and head together, loading left out, and the shape of the logits."""
+    """Return the seconds of encoder and head together, loading left out, and the shape of the logits.
+
+    Raises:
+        RuntimeError: they compute something else than they should.
+    """
     import torch
 
     import autosam_net.heads  # noqa: F401  (registers the built-in heads)
@@ -242,13 +253,33 @@ def _encode_and_segment(asked: str, name: str) -> tuple[float, tuple[int, ...]]:
     shape = HeadShape(2, encoder.channels, encoder.stride, encoder.input_size)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         head = build_head("linear", shape, {}, encoder.mask_decoder_weights).to(device).eval()
-        image = torch.rand(1, 3, encoder.input_size, encoder.input_size)
+        image = _picture(encoder.input_size)
         begin = time.perf_counter()
-        logits = head(encoder(image)).cpu()
+        embedding = encoder(image)
+        logits = head(embedding).cpu()
         seconds = time.perf_counter() - begin
     if not torch.isfinite(logits).all():
         raise RuntimeError("the result has numbers that are not finite")
+    found = embedding[0].float().unflatten(0, (8, -1)).flatten(1).std(1).cpu()
+    expected = torch.tensor(PUBLISHED.get(name, found.tolist()))
+    if not torch.allclose(found, expected, rtol=TOLERANCE, atol=0) or not found.any():
+        raise RuntimeError(
+            f"{name} computes something else than it should: {_figures(found)}, not {_figures(expected)}"
+        )
     return seconds, tuple(logits.shape)
+
+
+def _picture(side: int) -> Tensor:
+    """Return a disc on a smooth background `(1, 3, side, side)`, in [0, 1]."""
+    import torch
+
+    line = torch.linspace(-1, 1, side)
+    disc = (line[:, None] ** 2 + line**2 < 0.25).float()
+    return (0.5 * disc + 0.125 * (1 + line[:, None] * line)).expand(1, 3, -1, -1).contiguous()
+
+
+def _figures(values: Tensor) -> str:
+    return " ".join(f"{value:.3f}" for value in values.tolist())
 
 
 def _reason(error: Exception) -> str:

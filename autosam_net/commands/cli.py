@@ -94,7 +94,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """
     arguments = parser.parse_args(argv)
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_BesideBars()])
     log.setLevel(level)
     keep_freed_memory()
     try:
@@ -115,6 +115,15 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         print(f"{parser.prog}: interrupted; what was finished is kept", file=sys.stderr)
         return 130
     return 0
+
+
+class _BesideBars(logging.Handler):
+    """Writes a line to stderr without breaking into a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from autosam_net.commands.checks import Finding, examine
 from autosam_net.commands.cli import add_device, new_parser, run
 from autosam_net.errors import AutosamError
 
+WIDTH = 19  # of the longest topic, as long as all packages are there
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; see `autosam_doctor --help`."""
@@ -28,18 +30,21 @@ def main(argv: list[str] | None = None) -> int:
 def _doctor(arguments: argparse.Namespace) -> None:
     from autosam_net.jsonio import dumps
 
-    findings = list(examine(arguments.root, arguments.device, arguments.encoder))
-    print(dumps({"findings": findings}) if arguments.json else _report(findings))
+    findings = []
+    for finding in examine(arguments.root, arguments.device, arguments.encoder):
+        findings.append(finding)
+        if not arguments.json:
+            print(_lines(finding), flush=True)  # at once: weights take a while to be verified
+    print(dumps({"findings": findings}) if arguments.json else _counts(findings))
     if problems := [finding.topic for finding in findings if finding.state == "problem"]:
         raise AutosamError(f"{len(problems)} to be cured: {', '.join(problems)}")
 
 
-def _report(findings: Sequence[Finding]) -> str:
-    width = max(len(finding.topic) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.state:<7}  {finding.topic:<{width}}  {finding.found}")
-        if finding.cure:
-            lines.append(f"{'':<7}  {'':<{width}}  -> {finding.cure}")
+def _lines(finding: Finding) -> str:
+    first = f"{finding.state:<7}  {finding.topic:<{WIDTH}}  {finding.found}"
+    return first if finding.cure is None else f"{first}\n{'':<7}  {'':<{WIDTH}}  -> {finding.cure}"
+
+
+def _counts(findings: Sequence[Finding]) -> str:
     counts = Counter(finding.state for finding in findings)
-    return "\n".join([*lines, ", ".join(f"{counts[state]} {state}" for state in ("ok", "warning", "problem"))])
+    return ", ".join(f"{counts[state]} {state}" for state in ("ok", "warning", "problem"))

@@ -115,14 +115,16 @@ def detect_labels(references: Path) -> tuple[LabelSet, str]:
 
     from autosam_net.data.labels import LabelSet
     from autosam_net.imageio import READERS, read_label
+    from autosam_net.parallel import progress
 
-    files = sorted(path for path in references.iterdir() if not path.name.startswith("."))
-    endings = [ending for file in files for ending in READERS if file.name.endswith(ending)]
+    names = sorted(path for path in references.iterdir() if not path.name.startswith("."))
+    endings = [ending for file in names for ending in READERS if file.name.endswith(ending)]
     if not endings:
         raise DatasetError(f"{references}: no label files. Known endings: {', '.join(READERS)}")
     ending = max(endings, key=lambda entry: (endings.count(entry), len(entry)))
-    chosen = [file for file in files if file.name.endswith(ending)]
-    values = sorted({int(value) for file in chosen for value in np.unique(read_label(file).array)} | {0})
+    chosen = [file for file in names if file.name.endswith(ending)]
+    files = progress(chosen, "find labels", len(chosen), name=lambda file: file.name)
+    values = sorted({int(value) for file in files for value in np.unique(read_label(file).array)} | {0})
     if values != list(range(len(values))) or len(values) < 2:
         raise DatasetError(f"{references}: the values {values[:20]} are not 0, 1, 2, ... Name them with --labels FILE.")
     return LabelSet({"background": 0, **{f"label {value}": value for value in values[1:]}}), ending

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
 from autosam_net.errors import ModelError, UsageError
-from autosam_net.jsonio import read_json, to_json
+from autosam_net.jsonio import read_sealed, to_json
 
 if TYPE_CHECKING:
     from autosam_net.data.dataset import DatasetSpec
@@ -152,7 +152,7 @@ def _check_recorded(job: _Run, plan: Plan) -> None:
     from autosam_net.data.plan import load_plan
 
     job.model.check_plan(plan.for_configuration(job.configuration))
-    manifest = read_json(job.folder / "run.json")
+    manifest = read_sealed(job.folder / "run.json")
     recorded, options = manifest["options"], to_json(job.options)
     names = [field.name for field in fields(job.options) if field.name not in WITHOUT_EFFECT]
     differing = [f"{name} {recorded[name]}" for name in names if recorded.get(name, options[name]) != options[name]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autosam_net.commands.cli import (
     add_device,
@@ -17,6 +18,7 @@ from autosam_net.commands.cli import (
     run,
 )
 from autosam_net.errors import ModelError, UsageError
+from autosam_net.jsonio import sealed, write_json
 
 if TYPE_CHECKING:
     from autosam_net.inference.model import Model
@@ -67,6 +69,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         model = model.without_augmentation()
     if arguments.disable_postprocessing:
         model = model.without_postprocessing()
+    begin = time.monotonic()
     written = model.predict_folder(
         arguments.input,
         arguments.output,
@@ -76,8 +79,26 @@ def _predict(arguments: argparse.Namespace) -> None:
         save_dicom_seg=arguments.save_dicom_seg,
         part=part_of(arguments),
     )
+    write_json(arguments.output / "run.json", sealed(_record(model, time.monotonic() - begin)))
     print(f"{len(written)} label maps in {arguments.output}")
     print(_said_of_quality(arguments.output))
+
+
+def _record(model: Model, seconds: float) -> dict[str, Any]:
+    """Return what run.json says of a prediction: heads, settings, times, machine and versions."""
+    from autosam_net.encoders.weights import weights_sha256
+    from autosam_net.training.manifest import run_facts
+
+    encoding = model.plan.encoding
+    return {
+        "heads": model.origins,
+        "encoder": encoding.encoder,
+        "encoder_sha256": weights_sha256(encoding.encoder, encoding.weights_file),
+        "poses": model.poses,
+        "largest_only": model.largest_only,
+        "seconds": {"prediction": round(seconds, 1)},
+        **run_facts(model.source.device),
+    }
 
 
 def _said_of_quality(output: Path) -> str:

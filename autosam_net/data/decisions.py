@@ -17,6 +17,7 @@ def decisions(plan: Plan) -> dict[str, str]:
         "tiles": f"overlap {encoding.overlap:.0%}",
         "normalisation": ", ".join(entry.name for entry in preprocessing.normalizations),
         "input channels": " ".join(channels),
+        "pixels": "kept" if encoding.pixels else "left out",
         "rotation": f"{encoding.rotation:g} degrees",
         "poses": " ".join(encoding.poses) or "none",
         "precision": "by device",
@@ -30,5 +31,6 @@ def decisions(plan: Plan) -> dict[str, str]:
 def _in_words(entry: Configuration) -> str:
     epochs = f"{entry.epochs}-{entry.maximum_epochs} epochs"
     own = "" if entry.encoder is None else f", on {entry.encoder}"
+    parts = "" if entry.crop == 1 else f" parts of {entry.crop:.0%} of the side"
     tuned = "" if entry.tuning is None else f", tuned {entry.tuning.part}:{entry.tuning.method}"
-    return f"{epochs} x {entry.iterations} x {entry.batch_size}, lr {entry.learning_rate:g}{own}{tuned}"
+    return f"{epochs} x {entry.iterations} x {entry.batch_size}{parts}, lr {entry.learning_rate:g}{own}{tuned}"

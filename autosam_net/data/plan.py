@@ -14,10 +14,11 @@ from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import SPARSE, canonical, from_json, read_json
 from autosam_net.registry import suggest
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 FOREGROUND = "foreground"  # all classes together
 PLAIN = "plain"
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
+CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
@@ -80,6 +81,7 @@ class Encoding:
         rotation: degrees by which augmented views are turned at most, either way.
         poses: of `POSES`, those that slices are put in beside the plain one, for test-time augmentation and for
             learning from unlabelled cases; each costs one more encoder pass.
+        pixels: the slice's own pixels go along with its embedding, for heads that draw boundaries with them.
         tuned: the encoder learns with the head: every head brings its own, and takes the inputs themselves.
     """
 
@@ -92,17 +94,33 @@ class Encoding:
     slice_budget: int
     rotation: float
     poses: tuple[str, ...] = ()
+    pixels: bool = False
     tuned: bool = field(default=False, metadata=SPARSE)
 
     @property
     def source(self) -> Encoding:
         """Return what heads are given: embeddings, or the inputs where each head runs an encoder of its own."""
-        return replace(self, encoder=NO_ENCODER, weights=None, tuned=False) if self.tuned else self
+        return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False) if self.tuned else self
 
     @property
     def weights_file(self) -> Path | None:
         """Return the file that replaces the published weights, if any."""
         return None if self.weights is None else Path(self.weights)
+
+    @property
+    def distinct_channels(self) -> list[int]:
+        """Return those of the three input channels that differ from one another."""
+        return [index for index, source in enumerate(self.rgb) if source not in self.rgb[:index]]
+
+    @property
+    def pixel_channels(self) -> int:
+        """Return how many of them go along with an embedding, pixel by pixel."""
+        return len(self.distinct_channels) if self.pixels else 0
+
+    @property
+    def folded_channels(self) -> int:
+        """Return how many channels these pixels take, folded to the embedding's resolution."""
+        return self.pixel_channels * CELL**2
 
     @property
     def all_poses(self) -> tuple[str, ...]:
@@ -175,6 +193,7 @@ class Configuration:
         maximum_epochs: more inputs or patients are trained on longer, with the square root of their number, up to this.
         learning_rate: highest value of the one-cycle schedule of AdamW.
         encoder: replaces the plan's; `image` for networks trained from scratch.
+        crop: of each drawn input a random part is shown, this share of its side; 1 for the whole.
         tuning: of pretrained parts; if null, the head learns and the encoder is frozen.
     """
 
@@ -187,10 +206,11 @@ class Configuration:
     learning_rate: float
     weight_decay: float
     encoder: str | None = None
+    crop: float = 1.0
     tuning: Tuning | None = field(default=None, metadata=SPARSE)
 
     def with_tuning(self, tuning: Tuning) -> Configuration:
-        """Return the same with a tuning, in smaller batches and more, shorter epochs where the encoder learns."""
+        """Return the same with a tuning; where the encoder learns, in fewer, whole inputs and more, shorter epochs."""
         if not tuning.of_encoder:
             return replace(self, tuning=tuning)
         longer = self.iterations / TUNED_ITERATIONS
@@ -198,6 +218,7 @@ class Configuration:
             self,
             tuning=tuning,
             batch_size=min(self.batch_size, TUNED_BATCH),
+            crop=1.0,
             iterations=TUNED_ITERATIONS,
             epochs=round(self.epochs * longer),
             maximum_epochs=round(self.maximum_epochs * longer),
@@ -295,7 +316,7 @@ class Plan:
             configuration = configuration.with_tuning(tuning)
         encoding, own = self.encoding, configuration.encoder
         if own not in (None, encoding.encoder):
-            encoding = replace(encoding, encoder=own, weights=None)
+            encoding = replace(encoding, encoder=own, weights=None, pixels=False)
         if configuration.tuning is not None and configuration.tuning.of_encoder:
             encoding = replace(encoding, tuned=True)
         others = self.configurations if encoding == self.encoding else {}

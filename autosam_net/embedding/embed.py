@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.errors import CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
+from autosam_net.heads.pixels import fold_pixels
 from autosam_net.parallel import map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
@@ -55,16 +56,21 @@ class EncoderSource:
         source = self.encoding.source
         return load_encoder(source.encoder, source.input_size, source.weights_file, self.device, self.precision)
 
+    @property
+    def channels(self) -> int:
+        """Return the channels of the embeddings, those of folded pixels among them."""
+        return self.encoder.channels + self.encoding.source.folded_channels
+
     def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
-        """Return the embeddings `(N, C, h, w)` of inputs `(N, 3, S, S)` in [0, 1], on the device, float32."""
+        """Return what heads get for inputs `(N, 3, S, S)` in [0, 1]: `(N, channels, h, w)`, on the device, float32."""
         return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
 
     def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what `encode` does."""
-        return run_in_memory(self.encoder, inputs)
+        """Return what `encode` does; in halves of the batch where the GPU's memory is too small for the whole."""
+        return run_in_memory(functools.partial(encode_inputs, self.encoder, encoding=self.encoding.source), inputs)
 
 
-def run_in_memory(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def run_in_memory(network: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
     """Return `network(inputs)`, from halves of the batch where the GPU's memory is too small for the whole."""
     try:
         return network(inputs)
@@ -73,6 +79,15 @@ def run_in_memory(network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
             raise
     torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
     return torch.cat([run_in_memory(network, half) for half in inputs.tensor_split(2)])
+
+
+def encode_inputs(encoder: nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:
+    """Return the embeddings `(N, C, h, w)` of images `(N, 3, S, S)`, with their folded pixels where planned."""
+    embedding: torch.Tensor = encoder(images)
+    if not encoding.pixels:
+        return embedding
+    pixels = fold_pixels(images[:, encoding.distinct_channels].to(embedding), embedding.shape[-1])
+    return torch.cat([embedding, pixels], dim=1)
 
 
 def embed_dataset(
@@ -179,7 +194,7 @@ def embed_case(root: Path, key: EmbeddingKey, case: PreprocessedCase, source: En
     cache.write_entry(
         root,
         key,
-        shape=(count, encoder.channels, side, side),
+        shape=(count, source.channels, side, side),
         label_shape=(count, encoder.input_size, encoder.input_size),
         label_type=_labels_of(case).dtype,
         batches=_encoded_batches(case, grid, key, source, outside),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from autosam_net.data.plan import PLAIN, Encoding, RgbSource, settings_digest
 from autosam_net.encoders.weights import weights_sha256
 
-EMBEDDING_VERSION = 1  # to be raised when the same key gives other embeddings (views, tiles)
+EMBEDDING_VERSION = 2  # to be raised when the same key gives other embeddings (views, tiles)
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class EmbeddingKey:
         content: key of the preprocessed case: its files and the preprocessing settings.
         precision: in which the encoder computed.
         view: 0 is the slice as it is, others are augmented.
+        pixels: whether the inputs' own pixels are folded in behind the embeddings.
         rotation: degrees by which augmented views are turned at most; 0 for view 0.
         pose: that view 0 is put in.
     """
@@ -32,6 +33,7 @@ class EmbeddingKey:
     input_size: int
     overlap: float
     rgb: tuple[RgbSource, RgbSource, RgbSource]
+    pixels: bool
     view: int
     rotation: float
     pose: str
@@ -39,8 +41,9 @@ class EmbeddingKey:
     @property
     def settings(self) -> str:
         """Return a short digest of what all cases and views have in common: the name of their folder."""
-        shared = (self.version, self.weights_sha256, self.precision, self.input_size, self.overlap, self.rgb)
-        return f"{self.encoder}_{self.input_size}_{settings_digest(*shared)[:12]}"
+        computed = self.version, self.weights_sha256, self.precision
+        digest = settings_digest(*computed, self.input_size, self.overlap, self.rgb, self.pixels)
+        return f"{self.encoder}_{self.input_size}_{digest[:12]}"
 
 
 def embedding_key(
@@ -58,6 +61,7 @@ def embedding_key(
         input_size=encoding.input_size,
         overlap=encoding.overlap,
         rgb=encoding.rgb,
+        pixels=encoding.pixels,
         view=view,
         rotation=encoding.rotation if view else 0.0,
         pose=pose,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import math
 import time
@@ -34,19 +35,48 @@ def read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Return the rows of a table, of the columns known here; nothing where it is missing or another table.
 
     Raises:
-        DatasetError: the file is no table.
+        DatasetError: the file is no table, or has changed since it was written.
     """
     if not path.is_file():
         return {}
+    content = _sealed_content(path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            rows = [row for row in reader if row.get("case") and row.get("class")]
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        columns = reader.fieldnames or ()
+        rows = [row for row in reader if row.get("case") and row.get("class")]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: not a table ({error}). Remove it, it is written anew.") from error
     known = [name for name in (*METRICS, *CONFIDENCE) if name in columns]
     return {(row["case"], row["class"]): {name: row[name] or "" for name in known} for row in rows}
+
+
+def seal_of(path: Path) -> Path:
+    """Return the file beside a table that holds its checksum, as sha256sum writes it; a table without one is used."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _sealed_content(path: Path) -> bytes:
+    seal, expected = seal_of(path), _content_of(seal_of(path))
+    content = path.read_bytes()
+    while (again := _content_of(seal)) != expected:  # another process has written the table anew meanwhile
+        expected, content = again, path.read_bytes()
+    if expected not in (None, _seal(path, content)):
+        raise DatasetError(
+            f"{path}: damaged or edited, it has another checksum than {seal.name} beside it says. Remove it, and "
+            f"repeat what made it; or remove {seal.name} to use the table as it is."
+        )
+    return content
+
+
+def _content_of(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _seal(path: Path, content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
 
 
 def replace_columns(path: Path, columns: Sequence[str], rows: Rows) -> None:
@@ -160,6 +190,8 @@ def _write(path: Path, rows: Rows) -> None:
     for key in sorted(rows, key=lambda entry: entry[0]):  # stable: classes stay in their order
         writer.writerow({**dict(zip(KEY, key, strict=True)), **rows[key]})
     content = table.getvalue().encode()
-    if not path.is_file() or path.read_bytes() != content:
-        with atomic_file(path) as temporary:
-            temporary.write_bytes(content)
+    for file, new in ((path, content), (seal_of(path), _seal(path, content))):
+        if _content_of(file) != new:
+            seal_of(path).unlink(missing_ok=True)  # first, so that a killed process leaves a table without one
+            with atomic_file(file) as temporary:
+                temporary.write_bytes(new)

@@ -11,7 +11,7 @@ from typing import Any
 
 from autosam_net.evaluation.report import as_text
 from autosam_net.files import atomic_file
-from autosam_net.jsonio import read_json
+from autosam_net.jsonio import read_sealed
 
 SECONDS = ("training_seconds", "encoding_seconds")
 
@@ -55,8 +55,8 @@ def read_figures(folder: Path) -> dict[str, float | None]:
     Raises:
         PlanError: validation/summary.json or run.json is missing or damaged.
     """
-    summary: Any = read_json(folder / "validation" / "summary.json")
-    seconds: Any = read_json(folder / "run.json")["seconds"]
+    summary: Any = read_sealed(folder / "validation" / "summary.json")
+    seconds: Any = read_sealed(folder / "run.json")["seconds"]
     names = summary["label_names"]
     return {
         "Dice": summary["foreground_mean"]["Dice"],

@@ -21,7 +21,7 @@ from autosam_net.evaluation.case_table import CASES_FILE, METRICS, replace_colum
 from autosam_net.evaluation.metrics import NSD_TOLERANCE, ClassMetrics, evaluate_case
 from autosam_net.imageio import count_numbers, read_label
 from autosam_net.imageio.reader import SPACING_TOLERANCE
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import sealed, write_json
 from autosam_net.memory import demand_memory, evaluation_mib
 from autosam_net.parallel import available_cores, map_cases
 
@@ -246,7 +246,7 @@ def write_summary(summary: Summary, folder: Path) -> None:
     """
     rows = {(case.name, name): dataclasses.asdict(one) for case in summary.cases for name, one in case.metrics.items()}
     replace_columns(folder / CASES_FILE, METRICS, rows)
-    write_json(folder / "summary.json", _summary_json(summary, folder))
+    write_json(folder / "summary.json", sealed(_summary_json(summary, folder)))
 
 
 def _summary_json(summary: Summary, folder: Path) -> dict[str, Any]:

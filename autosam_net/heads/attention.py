@@ -19,7 +19,7 @@ def fold_attention(transformer: TwoWayTransformer) -> TwoWayTransformer:
     return transformer
 
 
-class FoldedAttention(Attention):
+class FoldedAttention(Attention):  # type: ignore[misc]  # its package has no types
     """What SAM's `Attention` computes, its weights folded into the few tokens instead of applied to every pixel.
 
     A score is the product of a projected query and a projected key. With both projections on the side of n tokens and

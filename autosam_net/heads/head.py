@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,12 +23,14 @@ class HeadShape:
         channels: of the embedding.
         stride: input pixels per embedding pixel.
         input_size: pixels of the square encoder input, and of the logits.
+        pixels: channels of the input that go along with the embedding, folded behind its channels (`heads.pixels`).
     """
 
     outputs: int
     channels: int
     stride: int
     input_size: int
+    pixels: int = 0
 
     @property
     def grid(self) -> int:
@@ -44,6 +47,7 @@ class Recipe:
         epochs: each of `iterations` batches of `batch_size` slices.
         learning_rate: highest value of the one-cycle schedule of AdamW.
         encoder: that the head works on whatever the plan's is; `image` for a network trained from scratch.
+        crop: of each input in a batch a random part is shown, this share of its side; for heads that take any size.
     """
 
     settings: Mapping[str, float]
@@ -53,14 +57,16 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     encoder: str | None = None
+    crop: float = 1.0
 
 
 class HeadClass(Protocol):
     """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size).
 
-    A module that enlarges its logits last may keep their side as `logits_size`; learning from unlabelled cases halves
-    it for a moment, to save time. One that starts from the checkpoint's mask decoder may name what it has from there as
-    `pretrained`, beginnings of names of parameters; tuning by LoRA or adapters freezes these.
+    One whose recipe has a `crop` below 1 takes smaller grids too, and gives logits of `stride` times their side. One
+    with the attribute `sees_pixels` gets the folded pixels as well, where `HeadShape.pixels` says that there are some.
+    One that starts from the checkpoint's mask decoder may name what it has from there as `pretrained`, beginnings of
+    names of parameters; tuning by LoRA or adapters freezes these.
     """
 
     recipe: Recipe
@@ -92,7 +98,14 @@ def build_head(
     for key in settings:
         if key not in defaults:
             raise PlanError(f"head {name!r}: unknown setting {key!r}; {suggest(key, defaults)}")
-    return head(shape, {**defaults, **settings}, decoder_weights)
+    module = head(shape, {**defaults, **settings}, decoder_weights)
+    if shape.pixels and not getattr(head, "sees_pixels", False):
+        module.register_forward_pre_hook(functools.partial(_without_pixels, shape.channels))
+    return module
+
+
+def _without_pixels(channels: int, head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0][:, :channels],)
 
 
 def enlarge(features: Tensor, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from pathlib import Path
@@ -65,7 +66,9 @@ def write(path: Path, labels: NDArray[np.integer], geometry: Geometry) -> None:
 
     if len(labels) != 1:
         raise ImageFileError(f"{path.name}: cannot hold a label map of {len(labels)} slices. Choose .nii.gz.")
-    Image.fromarray(labels[0]).save(path)
+    content = io.BytesIO()
+    Image.fromarray(labels[0]).save(content, Image.registered_extensions()[path.suffix.lower()])
+    path.write_bytes(content.getvalue())  # Pillow itself does not notice a .bmp that is cut short by a full disk
 
 
 def write_picture(path: Path, array: NDArray[np.generic]) -> None:
@@ -81,9 +84,11 @@ def write_picture(path: Path, array: NDArray[np.generic]) -> None:
         )
     import SimpleITK as sitk
 
+    from autosam_net.imageio.simpleitk import save  # not before: readers are listed in the order of their import
+
     colour = len(array) == 3
     pixels = np.moveaxis(array[:, 0], 0, -1) if colour else array[0, 0]
-    sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=colour), str(path))
+    save(sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=colour), path)
 
 
 def count(path: Path) -> int:

@@ -104,13 +104,24 @@ def to_image(array: NDArray[np.generic], geometry: Geometry) -> sitk.Image:
 
 def write(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
     """Write a label map or one channel of an image `(Z, Y, X)`, compressed, in the dimensions of the geometry."""
+    save(to_image(array, geometry), path)
+
+
+def save(image: sitk.Image, path: Path) -> None:
+    """Write an image in the format of the ending, compressed where it can be; what is there afterwards is whole.
+
+    Raises:
+        OSError: the system refused it; ITK tells no reason, and nothing at all of a NIfTI file that was cut short.
+        ImageFileError: ITK refused it.
+    """
     import SimpleITK as sitk
 
-    image = to_image(array, geometry)
     try:
         sitk.WriteImage(image, str(path), useCompression=not path.name.endswith(".nii"))
-        check_integrity(path)  # ITK says nothing where the disk is too full for the whole of a NIfTI file
+        check_integrity(path)
     except (RuntimeError, ImageFileError) as error:
+        with path.open("ab") as file:
+            file.write(bytes(BLOCK))  # one more block, which the system refuses with its reason
         reason = str(error).strip().splitlines()[-1].removeprefix(f"{path}: ")
         cure = "Free some space on the disk, or choose another folder."
         raise ImageFileError(f"{path}: cannot be written ({reason}). {cure}") from error

@@ -25,7 +25,7 @@ from autosam_net.imageio import read_label, write_label
 from autosam_net.inference.model import check_components, choose_folds, choose_models, load_head, models_of
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.validate import validate_fold
-from autosam_net.jsonio import read_json
+from autosam_net.jsonio import read_sealed
 from autosam_net.parallel import map_cases, progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import restore
@@ -144,7 +144,7 @@ def _held_out(models: Sequence[ModelFolder], folds: Iterable[str]) -> dict[str, 
     held_out: dict[str, tuple[str, ...]] = {}
     for fold in folds:
         for model in models:
-            found = tuple(read_json(model.fold(fold) / "run.json")["held_out"])
+            found = tuple(read_sealed(model.fold(fold) / "run.json")["held_out"])
             if not found:
                 raise UsageError(f"{model.name}: fold {fold} holds no case out, so that nothing can be compared on it")
             if held_out.setdefault(fold, found) != found:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
 from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
-from autosam_net.files import remove_leftovers
+from autosam_net.files import remove_leftovers, sha256_of_files
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
@@ -32,7 +33,7 @@ from autosam_net.inference.export import export_case, refuse_without_series, sav
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
-from autosam_net.jsonio import from_json, read_json, to_json, write_json
+from autosam_net.jsonio import from_json, read_sealed, to_json, write_json
 from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
 from autosam_net.parallel import WHOLE, Part, each_case
 from autosam_net.paths import Folders
@@ -85,6 +86,7 @@ class Model:
         poses: that are averaged with the plain one, for test-time augmentation, from the plan.
         largest_only: groups of label values of which only the largest connected component is kept.
         expected_dice: what each head's model learnt from its validation cases, None where it learnt nothing.
+        origins: run and fold of each head -> sha256 of its file.
     """
 
     plan: Plan
@@ -93,6 +95,7 @@ class Model:
     poses: tuple[str, ...] = ()
     largest_only: tuple[tuple[int, ...], ...] = ()
     expected_dice: tuple[ExpectedDice | None, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def without_augmentation(self) -> Model:
         """Return the same model without test-time augmentation."""
@@ -168,13 +171,14 @@ class Model:
 
     def _predict_file(self, job: tuple[CaseFiles, PredictionFiles]) -> Rows:
         """Write the files of a case; return its rows in the table of cases."""
-        files, outputs = job
+        (files, outputs), begin = job, time.monotonic()
         case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
         watch = watch_members(labels, len(self.heads), outputs.maps)
         slices = watch.recorded(self.members(case), outputs.maps, case.properties)
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
         members = watch.confidences()
+        log.debug("%s: %.1f s, %s", files.name, time.monotonic() - begin, outputs.label)
         return confidence_rows(case.properties.name, mean_confidences(members), *self.expect(members))
 
     def _prediction_mib(self, case: PreprocessedCase) -> float:
@@ -325,7 +329,8 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
         log.info("each has tuned an encoder of its own: %d encoder passes where a frozen one takes one", len(heads))
     learnt = {model.path: read_expected_dice(model.path) for model in models}
     expected = tuple(learnt[file.parent.parent] for file in files)
-    return Model(plans[0], heads, source, plans[0].encoding.poses, plans[0].largest_only(), expected)
+    origins = {f"{file.parent.parent.name} {file.parent.name}": sha256_of_files([file]) for file in files}
+    return Model(plans[0], heads, source, plans[0].encoding.poses, plans[0].largest_only(), expected, origins)
 
 
 def check_components(models: Sequence[ModelFolder], plans: Sequence[Plan]) -> None:
@@ -420,7 +425,7 @@ def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str
     tensors, metadata = load_tensors(file)
     _check_metadata(file, metadata, plan)
     run = file.with_name("run.json")
-    recorded = read_json(run).get("head_sha256") if run.is_file() else None
+    recorded = read_sealed(run).get("head_sha256") if run.is_file() else None
     if recorded not in (None, tensors_sha256(tensors, metadata)):
         raise ModelError(
             f"{file}: not the head that {run.name} beside it tells of. Put back the right one, or train it."

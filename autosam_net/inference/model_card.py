@@ -15,7 +15,7 @@ from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.evaluation.expected_dice import read_expected_dice
 from autosam_net.evaluation.selection import class_means
 from autosam_net.files import atomic_file
-from autosam_net.jsonio import read_json
+from autosam_net.jsonio import read_json, read_sealed
 from autosam_net.paths import Folders
 from autosam_net.training.cases import patients_of
 from autosam_net.training.checkpoint import load_tensors
@@ -77,9 +77,9 @@ def _facts(model: ModelFolder, dataset: DatasetSpec, folders: Folders) -> dict[s
     plan = load_plan(model.plan_file)
     patients = patients_of(dataset, folders)
     trained = model.trained_folds()
-    runs = {fold: read_json(model.fold(fold) / "run.json") for fold in trained}
+    runs = {fold: read_sealed(model.fold(fold) / "run.json") for fold in trained}
     summaries = [
-        read_json(file) for fold in trained if (file := model.fold(fold) / "validation" / "summary.json").is_file()
+        read_sealed(file) for fold in trained if (file := model.fold(fold) / "validation" / "summary.json").is_file()
     ]
     _, metadata = load_tensors(model.fold(trained[0]) / "model.safetensors")
     held_out = [case for run in runs.values() for case in run["held_out"]]

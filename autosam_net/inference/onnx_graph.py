@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autosam_net.data.plan import Encoding
+from autosam_net.embedding.embed import encode_inputs
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.files import atomic_file
 from autosam_net.inference.model import Model
 from autosam_net.jsonio import canonical
+from autosam_net.parallel import working
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra onnx
 LARGEST = 2**31  # bytes; a graph in one file is one message of protobuf
@@ -30,12 +33,12 @@ class LogitsGraph(nn.Module):
     For several heads their softmax (of regions: sigmoid) is the mean of the heads' probabilities, as in `predict`.
     """
 
-    def __init__(self, encoder: nn.Module, heads: Sequence[nn.Module], regions: bool) -> None:
+    def __init__(self, encoder: nn.Module, heads: Sequence[nn.Module], encoding: Encoding, regions: bool) -> None:
         super().__init__()
-        self.encoder, self.heads, self.regions = encoder, nn.ModuleList(heads), regions
+        self.encoder, self.heads, self.encoding, self.regions = encoder, nn.ModuleList(heads), encoding, regions
 
     def forward(self, images: Tensor) -> Tensor:
-        embedding = self.encoder(images)
+        embedding = encode_inputs(self.encoder, images, self.encoding)
         logits = torch.stack([head(embedding) for head in self.heads])  # (heads, N, outputs, S, S)
         if len(self.heads) == 1:
             return logits[0]
@@ -61,14 +64,16 @@ def export_onnx(model: Model, target: Path) -> float:
     if encoding.tuned:
         raise ModelError("--onnx: holds heads over one frozen encoder; this model has tuned it. Leave --onnx out.")
     encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, "cpu", "float32")
-    graph = LogitsGraph(encoder, model.heads, model.plan.label_set.has_regions).eval()
+    graph = LogitsGraph(encoder, model.heads, encoding, model.plan.label_set.has_regions).eval()
     size = sum(tensor.nbytes for tensor in graph.state_dict().values())
     if size >= LARGEST:
         raise ModelError(f"{encoding.encoder} and heads take {size / 2**30:.1f} GiB; an ONNX file holds less than 2.")
     images = torch.rand((1, 3, encoding.input_size, encoding.input_size), generator=torch.Generator().manual_seed(0))
     with atomic_file(target) as temporary:
-        _write(graph, images.expand(2, -1, -1, -1), temporary, canonical(model.plan))
-        return _difference(graph, images, temporary, target)
+        with working("export to ONNX"):
+            _write(graph, images.expand(2, -1, -1, -1), temporary, canonical(model.plan))
+        with working("compare with torch"):
+            return _difference(graph, images, temporary, target)
 
 
 def _write(graph: LogitsGraph, images: Tensor, path: Path, plan: str) -> None:

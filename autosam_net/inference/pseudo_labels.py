@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autosam_net.arrays import save_array
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Plan, settings_digest
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.evaluation.postprocessing import keep_largest
-from autosam_net.files import atomic_file, remove_leftovers, sha256_of_files
+from autosam_net.files import remove_leftovers, sha256_of_files
 from autosam_net.inference.model import load_head
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.parallel import progress
@@ -49,15 +48,13 @@ def write_lessons(
     made_from = sha256_of_files([model]), poses, largest, CONFIDENCE
     lessons = Lessons(model, tuple(cases), taught / "pseudo_labels" / settings_digest(*made_from)[:12])
     remove_leftovers(lessons.folder)
-    todo = [case for case in cases if not lessons.file(case).exists()]
+    todo = [case for case in cases if not lessons.holds(case)]
     entries = embed_poses(dataset, plan, folders, todo, poses, device)
     pairs = list(zip(todo, entries, strict=True))
     for name, entry in progress(pairs, "label", len(pairs), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         slices = slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses)
-        labels = sure_labels(slices, case.properties, plan.label_set, largest)
-        with atomic_file(lessons.file(name)) as temporary:
-            save_array(temporary, labels)
+        lessons.write(name, sure_labels(slices, case.properties, plan.label_set, largest))
     return lessons
 
 

@@ -26,7 +26,7 @@ from autosam_net.inference.predict import assemble_slices, cached_reader
 from autosam_net.inference.prompted_decoder import PromptedDecoder
 from autosam_net.inference.prompts import PromptOptions, draw_box, draw_points
 from autosam_net.inference.validate import validate_cases
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import sealed, write_json
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.slices import tile_grid
 from autosam_net.training.manifest import run_facts
@@ -67,7 +67,7 @@ def zero_shot_fold(
         "seconds": round(time.monotonic() - begin, 1),
         **run_facts(device),
     }
-    write_json(folder / "run.json", record)
+    write_json(folder / "run.json", sealed(record))
     return folder / "validation", summary
 
 

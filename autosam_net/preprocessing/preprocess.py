@@ -182,7 +182,7 @@ def map_case(folder: Path) -> PreprocessedCase:
     return PreprocessedCase(image, labels, load_record(folder).properties)
 
 
-def _mapped_arrays(folder: Path) -> list[NDArray[Any]]:
+def _mapped_arrays(folder: Path) -> list[Any]:
     return [np.load(file, "r", allow_pickle=False) for file in _array_files(folder)]
 
 

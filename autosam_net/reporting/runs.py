@@ -11,7 +11,7 @@ from typing import Any
 
 from autosam_net.errors import ModelError, PlanError
 from autosam_net.evaluation.metric_table import MetricTable, read_metric_tables
-from autosam_net.jsonio import read_json
+from autosam_net.jsonio import read_sealed
 from autosam_net.registry import suggest
 from autosam_net.training.run import ModelFolder, TrainingOptions
 
@@ -89,7 +89,7 @@ def _read_run(folder: Path) -> RunRecord:
     folds = tuple(_read_fold(path) for path in sorted(folder.glob("fold_*")) if path.is_dir())
     validations = [fold.folder / "validation" for fold in folds if fold.is_validated]
     table = read_metric_tables([place / "cases.csv" for place in validations]) if validations else None
-    summary = read_json(validations[0] / "summary.json") if validations else {}
+    summary = read_sealed(validations[0] / "summary.json") if validations else {}
     unit, tolerance = summary.get("unit", "mm"), summary.get("nsd_tolerance", 0.0)
     return RunRecord(ModelFolder(folder), folds, table, unit, tolerance)
 
@@ -99,7 +99,7 @@ def _read_fold(folder: Path) -> FoldRecord:
     return FoldRecord(
         name=folder.name.removeprefix("fold_"),
         folder=folder,
-        manifest=read_json(manifest) if manifest.is_file() else {},
+        manifest=read_sealed(manifest) if manifest.is_file() else {},
         log=_read_log(log) if log.is_file() else (),
     )
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from autosam_net.data.plan import Plan, Tuning
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.data.plan import Encoding, Plan, Tuning
+from autosam_net.embedding.embed import EncoderSource, encode_inputs
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder
 from autosam_net.encoders.tuning import tune_encoder, tune_head
@@ -18,8 +17,20 @@ from autosam_net.heads.head import HeadShape, build_head
 
 def head_shape(plan: Plan) -> HeadShape:
     """Return what a head of this plan takes and gives."""
-    entry = ENCODERS.get(plan.encoding.encoder)
-    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, plan.encoding.input_size)
+    entry, encoding = ENCODERS.get(plan.encoding.encoder), plan.encoding
+    return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, encoding.input_size, encoding.pixel_channels)
+
+
+class TunedModel(nn.Module):
+    """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S)."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
+        super().__init__()
+        self.encoder, self.head, self.encoding = encoder, head, encoding
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding))
+        return logits
 
 
 def base_encoder(plan: Plan, source: EncoderSource) -> Encoder:
@@ -42,7 +53,7 @@ def build_model(
     encoder: Encoder,
     start: Mapping[str, torch.Tensor] | None = None,
 ) -> nn.Module:
-    """Return a head, or a sequence of `encoder` and `head` where the encoder learns, as it is before any training.
+    """Return a head, or a `TunedModel` where the encoder learns, as it is before any training.
 
     Args:
         plan: as the configuration follows it.
@@ -63,4 +74,4 @@ def build_model(
     if not tuning.of_encoder:
         return network.to(device)
     tune_encoder(encoder, tuning)
-    return nn.Sequential(OrderedDict(encoder=encoder, head=network)).to(device)
+    return TunedModel(encoder, network, plan.encoding).to(device)

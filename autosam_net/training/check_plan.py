@@ -7,7 +7,17 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from autosam_net.data.plan import FOREGROUND, POSES, Encoding, Normalization, Plan, Preprocessing, Tuning, load_plan
+from autosam_net.data.plan import (
+    CELL,
+    FOREGROUND,
+    POSES,
+    Encoding,
+    Normalization,
+    Plan,
+    Preprocessing,
+    Tuning,
+    load_plan,
+)
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.preprocessing.normalization import NORMALIZATIONS
@@ -79,6 +89,8 @@ def check_configuration(plan: Plan, name: str, where: str = "plan.json") -> None
         value = getattr(configuration, key)
         demand(value >= 1, f"{where}: {key}", value, "1 or more")
     rate, decay = configuration.learning_rate, configuration.weight_decay
+    whole = configuration.tuning is not None and configuration.tuning.of_encoder  # as the encoder takes them
+    _check_crop(configuration.crop, recipe.crop < 1 and not whole, f"{where}: crop")
     demand(0 < rate < math.inf, f"{where}: learning_rate", rate, "a number above 0")
     demand(0 <= decay < math.inf, f"{where}: weight_decay", decay, "0 or more")
     check_tuning(configuration.tuning, configuration.head, f"{where}: tuning")
@@ -106,6 +118,13 @@ def check_tuning(tuning: Tuning | None, head: str, where: str) -> None:
     demand(0 < tuning.ratio <= 1, f"{where}: ratio", tuning.ratio, "above 0, up to 1")
     demand(0 < tuning.encoder_rate < math.inf, f"{where}: learning_rate", tuning.learning_rate, "a number above 0")
     demand(0 <= tuning.weight_decay < math.inf, f"{where}: weight_decay", tuning.weight_decay, "0 or more")
+
+
+def _check_crop(crop: float, takes_parts: bool, where: str) -> None:
+    if takes_parts:
+        demand(0 < crop <= 1, where, crop, "a share of the inputs' side, above 0 and up to 1")
+    else:
+        demand(crop == 1, where, crop, "1, since it takes whole inputs")
 
 
 def known(name: str, names: Container[str], where: str) -> None:
@@ -155,6 +174,8 @@ def _check_encoding(encoding: Encoding, channels: int, where: str) -> None:
     for key in ("maximum_views", "slice_budget"):
         demand(getattr(encoding, key) >= 1, f"{where}: {key}", getattr(encoding, key), "1 or more")
     demand(0 <= encoding.rotation <= MOST_ROTATION, f"{where}: rotation", encoding.rotation, f"0 to {MOST_ROTATION:g}")
+    strides = f"false for an encoder of stride {ENCODERS.get(encoding.encoder).stride}"
+    demand(not encoding.pixels or ENCODERS.get(encoding.encoder).stride >= CELL, f"{where}: pixels", "true", strides)
     poses = encoding.poses
     fits = set(poses) <= set(POSES) and len(set(poses)) == len(poses)
     demand(fits, f"{where}: poses", list(poses), f"some of {', '.join(POSES)}, each once")

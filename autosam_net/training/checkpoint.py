@@ -25,6 +25,7 @@ from autosam_net.jsonio import canonical
 log = logging.getLogger(__name__)
 
 METADATA = "autosam_net"
+SEALED = "autosam_net_sealed"  # the same with a checksum, which therefore cannot lose its name unnoticed
 CHECKSUM = "sha256"  # key in the metadata
 
 
@@ -108,7 +109,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     content = {**metadata, CHECKSUM: tensors_sha256(contiguous, metadata)}
     with atomic_file(path) as temporary:
         try:
-            save_file(contiguous, temporary, {METADATA: canonical(content)})
+            save_file(contiguous, temporary, {SEALED: canonical(content)})
         except SafetensorError as error:  # it says the number of the system's error in words only
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
@@ -138,13 +139,13 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: damaged ({error}). Train this fold again with --overwrite.") from error
     try:
-        content = json.loads(metadata[METADATA])
+        content = json.loads(metadata[SEALED] if SEALED in metadata else metadata[METADATA])
     except (KeyError, json.JSONDecodeError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: not written by this version of autosam_net. Train this fold again with --overwrite.")
     checksum = content.pop(CHECKSUM, None)
-    if checksum is None:
+    if checksum is None and SEALED not in metadata:
         log.warning("%s: of an earlier version, without a checksum; it is used as it is", path)
     elif checksum != tensors_sha256(tensors, content):
         raise ModelError(f"{path}: damaged (its checksum is wrong). Train this fold again with --overwrite.")

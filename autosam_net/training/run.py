@@ -18,7 +18,7 @@ from autosam_net.data.plan import Plan, Tuning, load_plan, parse_tuning
 from autosam_net.errors import ModelError, PlanError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
 from autosam_net.files import remove_folder, remove_leftovers
-from autosam_net.jsonio import read_json, write_json_if_changed
+from autosam_net.jsonio import read_sealed, write_json_if_changed
 from autosam_net.paths import Folders
 
 
@@ -156,7 +156,7 @@ def prepare_fold(model: ModelFolder, fold: str, plan: Plan, options: TrainingOpt
 def _training_of(folder: Path) -> str | None:
     """Return the digest of the training whose head lies in a fold's folder; None where nothing says so."""
     try:
-        run = read_json(folder / "run.json")
+        run = read_sealed(folder / "run.json")
     except PlanError:
         return None
     return run.get("training") if isinstance(run, dict) else None

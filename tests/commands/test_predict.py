@@ -11,7 +11,7 @@ import pytest
 from autosam_net.commands.predict import main
 from autosam_net.data.dataset import training_cases
 from autosam_net.data.plan import POSES
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import read_sealed, write_json
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
 from tests.dicom_files import noise, write_series
@@ -102,10 +102,16 @@ def test_bad_cases_are_named_and_uncertainty_is_saved(
     assert main([*arguments, "--save_uncertainty"]) == 0
     assert f"1 of 1 cases are flagged as bad in {tmp_path / 'cases.csv'}: patient" in capsys.readouterr().out
     assert len(list((tmp_path / "uncertainty").glob("*.nii.gz"))) == 2
+    record = read_sealed(tmp_path / "run.json")
+    assert {name.split()[0] for name in record["heads"]} == {"cnn", "linear"}
+    assert {"command", "seconds", "machine", "peak_memory_mib", "versions", "encoder_sha256", "poses"} <= set(record)
 
 
 def test_a_dicom_series_gives_a_dicom_seg(root: Path, tmp_path: Path) -> None:
     series = write_series(tmp_path / "ct", noise((3, 40, 36)))
     words = ["-i", str(series), "-o", str(tmp_path / "out"), "--root", str(root), "-c", "cnn", "--save_dicom_seg"]
     assert main(words) == 0
-    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"ct.nii.gz", "ct.dcm", "plan.json", "cases.csv"}
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {
+        *("ct.nii.gz", "ct.dcm"),
+        *("plan.json", "run.json", "cases.csv"),
+    }

@@ -14,6 +14,7 @@ from autosam_net.evaluation.case_table import (
     read_rows,
     replace_cases,
     replace_columns,
+    seal_of,
 )
 from autosam_net.evaluation.confidence import Confidence
 
@@ -72,6 +73,33 @@ def test_a_file_that_is_no_table(table: Path) -> None:
     table.write_bytes(b"case,class,Dice\n\xff\xfe,a,1\n")
     with pytest.raises(DatasetError, match=r"cases.csv: not a table .* Remove it, it is written anew"):
         read_rows(table)
+
+
+def test_a_table_that_has_changed_is_refused_and_one_without_a_checksum_is_used(table: Path) -> None:
+    replace_cases(table, confidence_rows("x", CONFIDENCES))
+    rows = read_rows(table)
+    table.write_text(table.read_text().replace("0.9", "0.8"))
+    with pytest.raises(DatasetError, match=r"cases.csv: damaged or edited, .* or remove \.cases\.csv\.sha256 to use"):
+        read_rows(table)
+    seal_of(table).unlink()
+    assert read_rows(table) != rows
+    replace_cases(table, confidence_rows("x", CONFIDENCES))
+    assert read_rows(table) == rows and seal_of(table).is_file()
+
+
+def test_a_table_is_read_while_it_is_written_anew(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_cases(table, confidence_rows("x", CONFIDENCES))
+    before, others = seal_of(table).read_bytes(), iter([confidence_rows("y", CONFIDENCES)])
+    plain_read = Path.read_bytes
+
+    def read_after_another_process(file: Path) -> bytes:
+        if file == table and (rows := next(others, None)):
+            replace_cases(table, rows)
+        return plain_read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", read_after_another_process)
+    assert {case for case, _ in read_rows(table)} == {"x", "y"}
+    assert seal_of(table).read_bytes() != before
 
 
 def test_a_cell_that_is_no_number(table: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from autosam_net.data.labels import LabelSet
 from autosam_net.errors import DatasetError
-from autosam_net.evaluation.case_table import METRICS
+from autosam_net.evaluation.case_table import METRICS, seal_of
 from autosam_net.evaluation.metric_table import read_metric_tables
 from autosam_net.evaluation.report import evaluate_pairs, write_summary
 
@@ -55,6 +55,7 @@ def test_a_damaged_file_is_named(folders: list[Path], content: str | None, messa
     file.unlink()
     if content is not None:
         file.write_text(content)
+        seal_of(file).unlink()
     with pytest.raises(DatasetError, match=message):
         read_metric_tables([folder / "cases.csv" for folder in folders])
 
@@ -62,6 +63,7 @@ def test_a_damaged_file_is_named(folders: list[Path], content: str | None, messa
 def test_a_row_that_is_missing_is_named(folders: list[Path]) -> None:
     file = folders[0] / "cases.csv"
     lines = file.read_text().splitlines()
+    seal_of(file).unlink()
     file.write_text("\n".join([*lines, lines[1].replace("case0", "case7")]))
     with pytest.raises(DatasetError, match="no row for case7 right"):
         read_metric_tables([file])

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import sys
 from dataclasses import dataclass
@@ -34,10 +35,14 @@ MAIN = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the `change`-th change below the root: death without an `errno`, else this error from then on."""
+    """What happens at the `change`-th change below the root: death without an `errno`, else this error from then on.
 
-    change: int
+    With `largest` nothing happens but that no file grows beyond so many bytes, by the system's own limit.
+    """
+
+    change: int = 0
     errno: int | None = None
+    largest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,10 @@ def _work(root: Path, command: str, fault: Fault | None, words: str) -> None:
     main = import_module(MAIN[command][0]).main
     _settle(root)
     sys.argv = [command]
-    _watch(root, fault, changes)
+    if fault is not None and fault.largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault.largest, fault.largest))
+    else:
+        _watch(root, fault, changes)
     code = main([*words.split(), "--root", "."])
     sys.stdout.flush()
     os._exit(code)
@@ -146,7 +154,7 @@ def _counts(file: Path) -> bool:
 def _lasting(file: Path) -> bytes:
     if file.name == "run.json":
         record = json.loads(file.read_text())
-        for key in ("finished", "seconds", "peak_memory_mib", "command"):
+        for key in ("finished", "seconds", "peak_memory_mib", "command", "checksum"):
             del record[key]
         return json.dumps(record).encode()
     if file.name == "training_log.csv":

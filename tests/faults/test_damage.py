@@ -15,12 +15,14 @@ from autosam_net.embedding.cache import open_entry
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder
 from autosam_net.embedding.key import embedding_key
 from autosam_net.errors import AutosamError
+from autosam_net.evaluation.case_table import read_rows, replace_cases
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, ExpectedDice, Judgement, Line, read_expected_dice
 from autosam_net.inference.model import read_head
-from autosam_net.jsonio import load, sealed, write_json
+from autosam_net.jsonio import load, read_sealed, sealed, write_json
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.training.checkpoint import load_tensors
 from autosam_net.training.train import train_head
+from autosam_net.training.unlabelled import Lessons
 from tests.support import Prepared, copied
 
 HEADER = 256  # bytes at the start, in which half of the damage is done
@@ -143,7 +145,36 @@ def expected_dice(place: Prepared) -> Kept:
     return Kept([folder / EXPECTED_DICE_FILE], lambda _: folder / "plan.json", lambda: read_expected_dice(folder))
 
 
-KINDS = [preprocessed, embedded, head, checkpoint, fingerprint, expected_dice]
+def manifest(place: Prepared) -> Kept:
+    folder = place.folders.results / place.dataset.name / "linear"
+    file = folder / "fold_0" / "run.json"
+    keys = read_sealed(file).keys()
+
+    def read() -> Any:
+        run = read_sealed(file)
+        return {key: run.get(key) for key in keys}, read_head(file.with_name("model.safetensors"), place.plan)[1]
+
+    return Kept([file], lambda _: folder / "fold_1" / file.name, read)
+
+
+def pseudo_labels(place: Prepared) -> Kept:
+    lessons = Lessons(place.root, tuple(first_two(place)), place.root / "pseudo_labels")
+    for seed, case in enumerate(lessons.cases):
+        lessons.write(case, np.random.default_rng(seed).integers(0, 3, (2, 20, 20)).astype(np.uint8))
+    file = lessons.file(lessons.cases[0])
+    return Kept(
+        [file, file.with_suffix(".json")], neighbour(place), lambda: np.asarray(lessons.read(file.stem)).tobytes()
+    )
+
+
+def table(place: Prepared) -> Kept:
+    files = [place.root / "tables" / name / "cases.csv" for name in "ab"]
+    for file, dice in zip(files, (0.9, 0.8), strict=True):
+        replace_cases(file, {(f"case{number}", "left"): {"Dice": dice} for number in range(9)})
+    return Kept(files[:1], lambda _: files[1], lambda: read_rows(files[0]))
+
+
+KINDS = [preprocessed, embedded, head, checkpoint, fingerprint, expected_dice, manifest, pseudo_labels, table]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

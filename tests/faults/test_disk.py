@@ -17,10 +17,13 @@ from tests.faults.test_kill import moments
 
 POINTS = 2
 PARTS = (0.0, 0.6)  # of what a stage writes, for which there is space
-CURES = ("Free some space", "Give yourself the permission", "Check the file and the free space")
+CURES = ("Free some space", "Give yourself the permission", "Check the file and the free space", "Raise the limit")
 GROWING = ("cases.csv", "training_log.csv")
-"""Tables in which what was finished is kept, a line each; progress.png shows such a table."""
+"""Tables in which what was finished is kept, a line each."""
+FOLLOWING = ("progress.png", "cases.csv.sha256")
+"""The picture and the checksum of such a table."""
 ROOM = 4096  # KiB
+LINES = 700  # bytes, enough for what a command says: it goes into a file, too
 
 
 def check_refusal(stages: Stages, stage: str, root: Path, outcome: Outcome, *words: str) -> None:
@@ -36,7 +39,7 @@ def check_refusal(stages: Stages, stage: str, root: Path, outcome: Outcome, *wor
         whole = stages.after[stage].get(name, b"")
         if name.endswith(GROWING):
             assert set(found.splitlines()) <= set(whole.splitlines()), name
-        elif not name.endswith("progress.png"):
+        elif not name.endswith(FOLLOWING):
             assert found in (before.get(name), whole), name
 
 
@@ -54,6 +57,17 @@ def test_the_system_refuses_to_write(stages: Stages, stage: str, number: int) ->
         root = stages.again(stage, f"refused_{stage}_{number}_{point}")
         outcome = run(root, stage, Fault(point, number))
         check_refusal(stages, stage, root, outcome, os.strerror(number))
+        check_repetition(stages, stage, root)
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("stage", MAIN)
+def test_files_may_not_grow(stages: Stages, stage: str) -> None:
+    before, after = content(stages.before[stage]), stages.after[stage]
+    largest = max(len(entry) for name, entry in after.items() if entry != before.get(name))
+    for limit in (largest // 2, LINES):
+        root = stages.again(stage, f"limited_{stage}_{limit}")
+        check_refusal(stages, stage, root, run(root, stage, Fault(largest=limit)), "File too large")
         check_repetition(stages, stage, root)
         shutil.rmtree(root)
 

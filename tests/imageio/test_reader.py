@@ -1,4 +1,6 @@
+import errno
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +181,22 @@ def test_a_failing_write_leaves_the_old_file(tmp_path):
         write_label(path, labels((2, 4, 5)), Geometry((1.0, 1.0, 1.0)))
     assert path.read_bytes() == before
     assert list(Path(tmp_path).iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", [ending for ending in READERS if READERS.get(ending).write])
+@pytest.mark.parametrize("limit", [0, 500, 5000])
+def test_a_file_that_may_not_grow_is_refused_by_the_system(tmp_path, ending, limit):
+    flat = ending in (".png", ".bmp")
+    geometry = Geometry((1.0, 1.0, 1.0), dimensions=2) if flat else Geometry((2.0, 1.0, 1.0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_label(tmp_path / f"a{ending}", labels((1 if flat else 4, 100, 90), 250), geometry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / f"a{ending}"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ending", VOLUMES)

@@ -12,7 +12,7 @@ import pytest
 
 from autosam_net.data.dataset import training_cases
 from autosam_net.data.fingerprint import load_groups
-from autosam_net.evaluation.case_table import CONFIDENCE, read_rows
+from autosam_net.evaluation.case_table import CONFIDENCE, read_rows, seal_of
 from autosam_net.evaluation.expected_dice import read_expected_dice
 from autosam_net.imageio import read_image
 from autosam_net.inference.calibrate import calibrate, has_confidences
@@ -83,6 +83,7 @@ def test_what_was_learnt_of_more_patients_goes_with_them(prepared: Prepared, mod
 def test_a_validation_without_confidences_is_noticed(model: ModelFolder) -> None:
     assert has_confidences(model.fold("0"))
     table(model, "0").write_text("case,class,Dice\npatient001_frame01,RV,0.5\n")
+    seal_of(table(model, "0")).unlink()
     assert not has_confidences(model.fold("0"))
     table(model, "0").unlink()
     assert not has_confidences(model.fold("0"))

@@ -24,7 +24,7 @@ from autosam_net.inference.export import label_map
 from autosam_net.inference.model import load_head
 from autosam_net.inference.predict import slice_probabilities
 from autosam_net.inference.validate import validate_fold
-from autosam_net.jsonio import write_json
+from autosam_net.jsonio import read_sealed, write_json
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from tests.support import Prepared, snapshot
@@ -175,7 +175,7 @@ def test_no_fold_in_common(prepared: Prepared, changeable: Folders) -> None:
 def test_a_fold_that_holds_nothing_out(prepared: Prepared, changeable: Folders) -> None:
     folder = results(prepared, changeable) / "cnn"
     (folder / "fold_1").rename(folder / "fold_all")
-    record = json.loads((folder / "fold_all" / "run.json").read_text())
+    record = read_sealed(folder / "fold_all" / "run.json")
     write_json(folder / "fold_all" / "run.json", record | {"held_out": []})
     with pytest.raises(UsageError, match=r"cnn: fold all holds no case out"):
         plan_comparison(prepared.dataset, ["cnn"], ["all"], changeable)
@@ -184,7 +184,7 @@ def test_a_fold_that_holds_nothing_out(prepared: Prepared, changeable: Folders) 
 
 def test_folds_that_held_out_other_cases(prepared: Prepared, changeable: Folders) -> None:
     record = results(prepared, changeable) / "cnn" / "fold_0" / "run.json"
-    content = json.loads(record.read_text())
+    content = read_sealed(record)
     write_json(record, content | {"held_out": content["held_out"][1:]})
     with pytest.raises(ModelError, match=r"cnn and .*linear held out other cases in fold 0. Train one of them again"):
         plan_comparison(prepared.dataset, None, None, changeable)

@@ -294,7 +294,7 @@ def test_a_model_of_another_version_is_refused(prepared: Prepared, moved: Folder
     file = moved.results / prepared.dataset.name / "cnn" / "fold_0" / "model.safetensors"
     tensors, metadata = load_tensors(file)
     save_tensors(file, tensors, metadata | {"version": 99})
-    with pytest.raises(ModelError, match=r"model of version 99, expected 1. Train this fold again"):
+    with pytest.raises(ModelError, match=r"model of version 99, expected 2. Train this fold again"):
         load_model(900, ["cnn"], folders=moved)
 
 

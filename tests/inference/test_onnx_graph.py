@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.data.plan import Encoding, RgbSource
+from autosam_net.embedding.embed import EncoderSource, encode_inputs
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.heads.head import build_head
@@ -44,9 +45,9 @@ def images_of(model: Model, number: int) -> torch.Tensor:
 @torch.no_grad()
 def expected_logits(model: Model, images: torch.Tensor) -> list[torch.Tensor]:
     """Return each head's logits by the way that predictions go."""
-    embedding = load_encoder(
-        model.plan.encoding.encoder, images.shape[-1], model.plan.encoding.weights_file, precision="float32"
-    )(images)
+    encoding = model.plan.encoding
+    encoder = load_encoder(encoding.encoder, images.shape[-1], encoding.weights_file, precision="float32")
+    embedding = encode_inputs(encoder, images, encoding)
     return [head(embedding) for head in model.heads]
 
 
@@ -71,9 +72,11 @@ def test_one_head_on_any_number_of_images(trained: Folders, tmp_path: Path) -> N
 def test_the_logits_of_several_heads_give_their_mean_probability(regions: bool) -> None:
     heads = [nn.Conv2d(3, 4, 1) for _ in range(3)]
     images = torch.rand(2, 3, 8, 8) * 20
+    thrice = (RgbSource(0), RgbSource(0), RgbSource(0))
+    without_pixels = Encoding("identity", None, 8, 0.0, thrice, maximum_views=1, slice_budget=1, rotation=0.0)
     probability = torch.sigmoid if regions else (lambda logits: torch.softmax(logits, 1))
     with torch.no_grad():
-        found = probability(LogitsGraph(nn.Identity(), heads, regions)(images))
+        found = probability(LogitsGraph(nn.Identity(), heads, without_pixels, regions)(images))
         expected = torch.stack([probability(head(images)) for head in heads]).mean(0)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 

@@ -64,6 +64,13 @@ def test_another_declaration_of_labels_is_checked_again(raw: RawDataset) -> None
         fingerprint_of(raw)
 
 
+def test_leftovers_of_killed_runs_go(raw: RawDataset) -> None:
+    for place in (raw.preprocessed, raw.preprocessed / "fingerprints"):
+        (place / ".writing-killed").mkdir(parents=True)
+    fingerprint_of(raw)
+    assert not list(raw.preprocessed.rglob(".writing-*"))
+
+
 def test_records_of_removed_cases_go(raw: RawDataset) -> None:
     fingerprint_of(raw)
     raw.image(CASES[3]).unlink()

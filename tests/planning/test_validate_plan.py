@@ -44,7 +44,7 @@ EDITS: list[tuple[str, Any, str]] = [
     ("encoding/slice_budget", 0, "slice_budget: found 0, expected 1 or more"),
     ("encoding/poses", ["z"], "poses: found \\['z'\\], expected some of"),
     ("encoding/poses", ["flip_x", "flip_x"], "poses: found"),
-    ("encoding/encoder", "image", "encoding: encoder: found image, expected one with weights"),
+    ("encoding/encoder", "image", "encoding: pixels: found true, expected false for an encoder of stride 1"),
     ("encoding/tuned", True, "tuned: found True, expected false; give a configuration a tuning"),
     (
         "configurations/cnn/tuning",

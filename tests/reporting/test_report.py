@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from autosam_net.commands.report import main
 from autosam_net.errors import PlanError
+from autosam_net.evaluation.case_table import seal_of
 from autosam_net.reporting.report import write_report
 from autosam_net.reporting.runs import FoldRecord, RunRecord, command_of
 from autosam_net.training.run import ModelFolder, TrainingOptions
 from tests.reporting.conftest import REASON
-from tests.support import Prepared
+from tests.support import TINY, Prepared
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -48,6 +50,21 @@ def test_after_training(trained: Prepared, tmp_path: Path) -> None:
         assert all(entry["image"].startswith("data:image/jpeg;base64,") for entry in case["slices"])
         assert all(set(entry["reference"]) <= set(viewer["colours"]) for entry in case["slices"])
         assert any(entry["prediction"] is not None for entry in case["slices"])
+
+
+def test_every_part_has_its_content(trained: Prepared, tmp_path: Path) -> None:
+    page = page_of(trained, tmp_path / "report.html")
+    headings, contents = re.findall(r"<h[23]>(.*?)</h", page), re.split(r"<h[23]>.*?</h[23]>", page)[1:]
+    parts = dict(zip(headings, contents, strict=True))
+    for name, charts in (("Results", 3), ("Training", 2), ("Data", 2)):  # box plots, curves, histograms
+        assert parts[name].count("<svg") >= charts, name
+    assert all(words in parts["Results"] for words in ("Dice", "NSD", "HD95", "bootstrapped over patients"))
+    assert all(name in parts["Results"] for name in trained.dataset.labels.targets)
+    assert "because" in parts["Plan"] and "the only one" in parts["Plan"]
+    assert all(f"<th>{fold}</th>" in parts["Folds"] for fold in range(trained.plan.folds))
+    assert f"{TINY}_64_" in parts["Cache of embeddings"]
+    assert "autosam_plan_and_preprocess -d 900" in parts["Commands"]
+    assert f"torch {torch.__version__}" in parts["Versions"]
 
 
 def test_nothing_is_loaded_from_elsewhere(trained: Prepared, tmp_path: Path) -> None:
@@ -81,6 +98,7 @@ def test_names_out_of_files_stay_text(trained: Prepared, tmp_path: Path) -> None
     for table in run.rglob("cases.csv"):
         header, *rows = table.read_text().splitlines()
         table.write_text("\n".join([header, *(HOSTILE + row for row in rows)]))
+        seal_of(table).unlink()
     run.rename(run.with_name(HOSTILE))
     page = page_of(place, tmp_path / "report.html")
     assert HOSTILE not in page

@@ -11,7 +11,7 @@ import torch
 
 from autosam_net.data.labels import LabelSet
 from autosam_net.embedding.cache import ArrayFile, CachedEmbedding
-from autosam_net.training.batches import CachedBatches
+from autosam_net.training.batches import CachedBatches, cut
 from autosam_net.training.losses import SegmentationLoss
 
 LABELS = LabelSet({"background": 0, "common": 1, "rare": 2})
@@ -71,3 +71,37 @@ def test_a_class_in_one_of_a_hundred_slices_is_drawn_often(entry: Make) -> None:
     _, labels = batches.draw(np.random.default_rng(0), 300)
     share = (labels == 2).flatten(1).any(1).float().mean()
     assert 0.25 < share < 0.45
+
+
+def test_parts_are_the_same_place_of_embedding_and_labels() -> None:
+    places = np.arange(16 * 16).reshape(16, 16)
+    embedding, labels = places[None], places.repeat(4, 0).repeat(4, 1)
+    corners = set()
+    for seed in range(200):
+        part, map_ = cut(np.random.default_rng(seed), 0.5, embedding, labels)
+        assert part.shape == (1, 8, 8) and map_.shape == (32, 32)
+        assert np.array_equal(part[0].repeat(4, 0).repeat(4, 1), map_)
+        corners.add(int(part[0, 0, 0]))
+    assert {0, 8, 8 * 16, 8 * 16 + 8} <= corners  # every corner of the input is seen
+
+
+@pytest.mark.parametrize("spot", [(0, 0), (63, 63), (5, 60), (30, 31)])
+def test_a_part_drawn_for_a_class_shows_it(spot: tuple[int, int]) -> None:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[spot] = 1
+    for seed in range(50):
+        _, part = cut(np.random.default_rng(seed), 0.25, np.zeros((1, 16, 16)), labels, labels == 1)
+        assert part.sum() == 1
+
+
+def test_whole_inputs_are_left_as_they_are() -> None:
+    embedding, labels = np.random.default_rng(0).random((2, 8, 8)), np.zeros((32, 32))
+    part, map_ = cut(np.random.default_rng(0), 1.0, embedding, labels, labels == 1)
+    assert part is embedding and map_ is labels
+
+
+def test_batches_of_parts(entry: Make) -> None:
+    batches = CachedBatches([entry(20, 7)], LABELS, crop=0.5)
+    embeddings, labels = batches.draw(np.random.default_rng(0), 6)
+    assert embeddings.shape == (6, 2, 2, 2)
+    assert labels.shape == (6, 8, 8)

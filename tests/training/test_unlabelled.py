@@ -62,7 +62,7 @@ def test_unknown_pixels_teach_nothing_and_known_ones_do(labels: LabelSet) -> Non
 
     def loss(value: int) -> torch.Tensor:
         maps = torch.full((4, 64, 64), value)
-        return unlabelled_loss(head, embedding, maps, loss_function, np.random.default_rng(0), False)
+        return unlabelled_loss(head, embedding, maps, loss_function, np.random.default_rng(0), False, 32)
 
     loss(unknown_value(labels)).backward()
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in head.parameters())
@@ -75,11 +75,24 @@ def test_unknown_pixels_teach_nothing_and_known_ones_do(labels: LabelSet) -> Non
         optimizer.step()
         losses.append(current.item())
     assert losses[-1] < 0.6 * losses[0]
-    assert head.logits_size == 64
+
+
+def test_folded_pixels_are_never_dropped() -> None:
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+            seen.append(embedding)
+            return embedding.mean(1, keepdim=True).repeat(1, 3, 4, 4)
+
+    embedding, labels = torch.rand(8, 32 + 16, 16, 16) + 1, torch.zeros(8, 64, 64, dtype=torch.long)
+    unlabelled_loss(Watching(), embedding, labels, SegmentationLoss(CLASSES), np.random.default_rng(0), False, 32)
+    assert (seen[0][:, :32] == 0).any()
+    assert (seen[0][:, 32:] > 0).all()
 
 
 class Enlarging(nn.Module):
-    """A head without the attribute that lets its logits be halved."""
+    """A head that registers nowhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +108,9 @@ def test_every_kind_of_head_can_learn_from_pseudo_labels(name: str) -> None:
     shape = HeadShape(CLASSES.outputs, channels, stride, 64)
     head = Enlarging() if name == "of a third party" else build_head(name, shape, {}, {})
     embedding, labels = torch.randn(2, channels, 64 // stride, 64 // stride), torch.randint(0, 4, (2, 64, 64))
-    loss = unlabelled_loss(head, embedding, labels, SegmentationLoss(CLASSES), np.random.default_rng(0), False)
+    loss = unlabelled_loss(
+        head, embedding, labels, SegmentationLoss(CLASSES), np.random.default_rng(0), False, channels
+    )
     loss.backward()
     assert torch.isfinite(loss) and loss > 0
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in head.parameters())
