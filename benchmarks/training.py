@@ -20,6 +20,7 @@ from autosam_net.training.ahead import drawn_ahead
 from autosam_net.training.batches import Batch, CachedBatches
 from autosam_net.training.build import head_shape
 from autosam_net.training.losses import SegmentationLoss
+from autosam_net.training.slices import cut_batch
 from benchmarks.encoder import published_encoder, real_slices
 from benchmarks.measuring import Row, Setting
 
@@ -30,7 +31,9 @@ def measure(setting: Setting) -> list[Row]:
     """Return the time of a step, of which an epoch has a fixed number, of its parts, and the rate of the cache."""
     plan = setting.plan
     source, settings = EncoderSource(plan.encoding, "cpu"), plan.configuration("cnn")
-    batches = CachedBatches(embedded(setting, source), plan.label_set, settings.crop)
+    entries = embedded(setting, source)
+    batches = CachedBatches(entries, plan.label_set, settings.crop)
+    whole, rng = CachedBatches(entries, plan.label_set), np.random.default_rng(0)
     loss_of, step = _training(setting, source)
     images, published = real_slices(setting, plan.encoding.input_size, settings.batch_size), published_encoder()
     draw = functools.partial(_drawn, batches, settings.batch_size)
@@ -38,9 +41,9 @@ def measure(setting: Setting) -> list[Row]:
 
     def encoded(encoder: nn.Module) -> Batch:
         with torch.no_grad():
-            whole = torch.cat([encode_inputs(encoder, image[None], plan.encoding) for image in images])
-        side = fixed[0].shape[-1]
-        return whole[..., :side, :side], fixed[1]
+            embeddings = torch.cat([encode_inputs(encoder, image[None], plan.encoding) for image in images])
+        labels = _drawn(whole, settings.batch_size, 0)[1]
+        return cut_batch(rng, settings.crop, embeddings, labels, plan.label_set.foreground_values)
 
     with closing(drawn_ahead(draw, 0)) as ahead:
         works = {

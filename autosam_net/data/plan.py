@@ -17,8 +17,8 @@ from autosam_net.registry import suggest
 PLAN_VERSION = 4
 FOREGROUND = "foreground"  # all classes together
 PLAIN = "plain"
-CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
+CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
 REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
@@ -210,7 +210,7 @@ class Configuration:
     tuning: Tuning | None = field(default=None, metadata=SPARSE)
 
     def with_tuning(self, tuning: Tuning) -> Configuration:
-        """Return the same with a tuning, in smaller batches and more, shorter epochs where the encoder learns."""
+        """Return the same with a tuning; where the encoder learns, in fewer, whole inputs and more, shorter epochs."""
         if not tuning.of_encoder:
             return replace(self, tuning=tuning)
         longer = self.iterations / TUNED_ITERATIONS
@@ -218,6 +218,7 @@ class Configuration:
             self,
             tuning=tuning,
             batch_size=min(self.batch_size, TUNED_BATCH),
+            crop=1.0,
             iterations=TUNED_ITERATIONS,
             epochs=round(self.epochs * longer),
             maximum_epochs=round(self.maximum_epochs * longer),

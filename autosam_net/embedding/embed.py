@@ -66,7 +66,7 @@ class EncoderSource:
         return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
 
     def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what `encode` does."""
+        """Return what `encode` does; in halves of the batch where the GPU's memory is too small for the whole."""
         return run_in_memory(functools.partial(encode_inputs, self.encoder, encoding=self.encoding.source), inputs)
 
 

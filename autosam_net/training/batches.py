@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from autosam_net.data.labels import LabelSet
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.parallel import WHOLE, Part
-from autosam_net.training.sampling import BalancedDraw
+from autosam_net.training.sampling import BalancedDraw, Drawn
 
 Array = NDArray[Any]
+Map = TypeVar("Map", Array, torch.Tensor)
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Embeddings, or images to be encoded, and label values."""
 
-SEEDS = 2**32
 MARGIN = 8  # a wanted pixel is not in the outer eighth of a part
 
 
@@ -48,20 +48,25 @@ class CachedBatches:
 
     def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
         """Return a random batch; see `BatchSource`."""
-        drawn = share.of([(*self.balanced.draw(rng), int(rng.integers(SEEDS))) for _ in range(size)])
-        parts = [self._part(row, values, np.random.default_rng(seed)) for row, values, seed in drawn]
+        parts = [self._part(one) for one in share.of(self.balanced.draw(rng, size))]
         embeddings, labels = (np.stack(arrays) for arrays in zip(*parts, strict=True))
         return torch.from_numpy(embeddings).float(), label_tensor(labels)
 
-    def _part(self, index: int, values: tuple[int, ...], rng: np.random.Generator) -> tuple[Array, Array]:
-        entry, row = self.rows[index]
+    def _part(self, drawn: Drawn) -> tuple[Array, Array]:
+        entry, row = self.rows[drawn.number]
         embedding, labels = (array.row(row) for array in (self.entries[entry].embedding, self.entries[entry].labels))
-        return cut(rng, self.crop, embedding, labels, np.isin(labels, values))
+        wanted = None if drawn.wanted is None else np.isin(labels, drawn.wanted)
+        return cut(np.random.default_rng(drawn.seed), self.crop, embedding, labels, wanted)
+
+
+def label_tensor(labels: NDArray[np.integer]) -> torch.Tensor:
+    """Return label values as a tensor, uint8 or int32: torch hardly knows uint16."""
+    return torch.from_numpy(labels if labels.dtype == np.uint8 else labels.astype(np.int32))
 
 
 def cut(
-    rng: np.random.Generator, share: float, embedding: Array, labels: Array, wanted: NDArray[np.bool_] | None = None
-) -> tuple[Array, Array]:
+    rng: np.random.Generator, share: float, embedding: Map, labels: Map, wanted: NDArray[np.bool_] | None = None
+) -> tuple[Map, Map]:
     """Return a random part of an embedding `(C, h, w)` and of its label map `(S, S)`, `share` of their sides.
 
     Args:
@@ -75,13 +80,8 @@ def cut(
     spots = np.zeros((0, 2), int) if wanted is None else np.argwhere(wanted) // step
     spot = spots[rng.integers(len(spots))] if len(spots) else rng.integers(grid, size=2)
     margin = side // MARGIN
-    y, x = np.clip(spot - rng.integers(margin, side - margin, size=2), 0, grid - side)
+    y, x = np.clip(spot - rng.integers(margin, side - margin, size=2), 0, grid - side).tolist()
     return (
         embedding[:, y : y + side, x : x + side],
         labels[step * y : step * (y + side), step * x : step * (x + side)],
     )
-
-
-def label_tensor(labels: NDArray[np.integer]) -> torch.Tensor:
-    """Return label values as a tensor, uint8 or int32; torch hardly knows uint16."""
-    return torch.from_numpy(labels if labels.dtype == np.uint8 else labels.astype(np.int32))

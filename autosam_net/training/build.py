@@ -17,8 +17,20 @@ from autosam_net.heads.head import HeadShape, build_head
 
 def head_shape(plan: Plan) -> HeadShape:
     """Return what a head of this plan takes and gives."""
-    encoding, entry = plan.encoding, ENCODERS.get(plan.encoding.encoder)
+    entry, encoding = ENCODERS.get(plan.encoding.encoder), plan.encoding
     return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, encoding.input_size, encoding.pixel_channels)
+
+
+class TunedModel(nn.Module):
+    """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S)."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
+        super().__init__()
+        self.encoder, self.head, self.encoding = encoder, head, encoding
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding))
+        return logits
 
 
 def base_encoder(plan: Plan, source: EncoderSource) -> Encoder:
@@ -63,15 +75,3 @@ def build_model(
         return network.to(device)
     tune_encoder(encoder, tuning)
     return TunedModel(encoder, network, plan.encoding).to(device)
-
-
-class TunedModel(nn.Module):
-    """Encoder and head that learn together, from images `(B, 3, S, S)` to logits `(B, outputs, S, S)`."""
-
-    def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
-        super().__init__()
-        self.encoder, self.head, self.encoding = encoder, head, encoding
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding))
-        return logits

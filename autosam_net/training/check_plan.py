@@ -89,7 +89,8 @@ def check_configuration(plan: Plan, name: str, where: str = "plan.json") -> None
         value = getattr(configuration, key)
         demand(value >= 1, f"{where}: {key}", value, "1 or more")
     rate, decay = configuration.learning_rate, configuration.weight_decay
-    _check_crop(configuration.crop, recipe.crop < 1, f"{where}: crop")
+    whole = configuration.tuning is not None and configuration.tuning.of_encoder  # as the encoder takes them
+    _check_crop(configuration.crop, recipe.crop < 1 and not whole, f"{where}: crop")
     demand(0 < rate < math.inf, f"{where}: learning_rate", rate, "a number above 0")
     demand(0 <= decay < math.inf, f"{where}: weight_decay", decay, "0 or more")
     check_tuning(configuration.tuning, configuration.head, f"{where}: tuning")
@@ -123,7 +124,7 @@ def _check_crop(crop: float, takes_parts: bool, where: str) -> None:
     if takes_parts:
         demand(0 < crop <= 1, where, crop, "a share of the inputs' side, above 0 and up to 1")
     else:
-        demand(crop == 1, where, crop, "1, since this head takes whole inputs")
+        demand(crop == 1, where, crop, "1, since it takes whole inputs")
 
 
 def known(name: str, names: Container[str], where: str) -> None:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from autosam_net.data.labels import LabelSet
 
+SEEDS = 2**32
 FOREGROUND_SHARE = 0.67
 """Share of a batch drawn for a class, each class alike."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One input of a batch.
+
+    Attributes:
+        wanted: label values for which it was drawn, None if for none.
+        seed: of what else is random about it: the part that is shown, or how it is augmented.
+    """
+
+    number: int
+    wanted: tuple[int, ...] | None
+    seed: int
 
 
 class BalancedDraw:
@@ -23,18 +39,17 @@ class BalancedDraw:
         """
         self.count = len(present)
         by_target = [
-            [index for index, values in enumerate(present) if set(values) & set(wanted)]
+            (wanted, [index for index, values in enumerate(present) if set(values) & set(wanted)])
             for wanted in labels.targets.values()
         ]
-        self.targets = [
-            (np.array(inputs), tuple(values))
-            for inputs, values in zip(by_target, labels.targets.values(), strict=True)
-            if inputs
-        ]
+        self.of_target = [(wanted, np.array(inputs)) for wanted, inputs in by_target if inputs]
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:
-        """Return the number of an input, and the label values that it was drawn for, none if for no class."""
-        if self.targets and rng.random() < FOREGROUND_SHARE:
-            inputs, values = self.targets[rng.integers(len(self.targets))]
-            return int(rng.choice(inputs)), values
-        return int(rng.integers(self.count)), ()
+    def draw(self, rng: np.random.Generator, size: int) -> list[Drawn]:
+        """Return `size` inputs."""
+        return [Drawn(*self._draw_one(rng), int(rng.integers(SEEDS))) for _ in range(size)]
+
+    def _draw_one(self, rng: np.random.Generator) -> tuple[int, tuple[int, ...] | None]:
+        if self.of_target and rng.random() < FOREGROUND_SHARE:
+            wanted, inputs = self.of_target[rng.integers(len(self.of_target))]
+            return int(rng.choice(inputs)), wanted
+        return int(rng.integers(self.count)), None

@@ -17,8 +17,8 @@ from autosam_net.embedding.views import draw_view
 from autosam_net.parallel import WHOLE, Part, progress
 from autosam_net.preprocessing.preprocess import load_case, map_case
 from autosam_net.preprocessing.slices import TileGrid, label_inputs, rgb_inputs, tile_grid
-from autosam_net.training.batches import SEEDS, Batch, label_tensor
-from autosam_net.training.sampling import BalancedDraw
+from autosam_net.training.batches import Batch, cut, label_tensor
+from autosam_net.training.sampling import FOREGROUND_SHARE, BalancedDraw
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ class FreshSlices:
 
     def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
         """Return images `(B, 3, S, S)` float32 in [0, 1] and label values `(B, S, S)`; see `BatchSource`."""
-        drawn = share.of([(self.rows.draw(rng)[0], int(rng.integers(SEEDS))) for _ in range(size)])
-        views = [self._view(self.inputs[row], seed) for row, seed in drawn]
+        views = [self._view(self.inputs[one.number], one.seed) for one in share.of(self.rows.draw(rng, size))]
         images, labels = (np.stack(part) for part in zip(*views, strict=True))
         return torch.from_numpy(images), label_tensor(labels)
 
@@ -71,3 +70,20 @@ class FreshSlices:
     def _labels(self, case: PreprocessedCase, grid: TileGrid, index: int) -> NDArray[np.integer]:
         assert case.labels is not None, f"{case.properties.name} is trained on, so it has labels"
         return label_inputs(case.labels, grid, [index], self.outside)[0]
+
+
+def cut_batch(
+    rng: np.random.Generator, share: float, embeddings: torch.Tensor, labels: torch.Tensor, foreground: Sequence[int]
+) -> Batch:
+    """Return a random part of each embedding and label map, `share` of their sides, most often around some foreground.
+
+    Args:
+        embeddings: `(B, C, h, w)`.
+        labels: `(B, S, S)`, on the CPU.
+    """
+    parts = []
+    for embedding, values in zip(embeddings, labels, strict=True):
+        wanted = np.isin(values.numpy(), foreground) if rng.random() < FOREGROUND_SHARE else None
+        parts.append(cut(rng, share, embedding, values, wanted))
+    pairs = zip(*parts, strict=True)
+    return torch.stack(next(pairs)), torch.stack(next(pairs))

@@ -47,7 +47,7 @@ from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
 from autosam_net.training.signals import StopRequest
-from autosam_net.training.slices import FreshSlices
+from autosam_net.training.slices import FreshSlices, cut_batch
 from autosam_net.training.team import Team, this_team
 from autosam_net.training.unlabelled import (
     RATE,
@@ -184,7 +184,9 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
     views = 0 if run.fresh_views else plan.encoding.views_for(inputs)
-    batches = _fresh_slices(run, dataset, split, folders) if not views else _cached(run, dataset, split, folders, views)
+    batches: BatchSource = (
+        _cached(run, dataset, split, folders, views) if views else _fresh_slices(run, dataset, split, folders)
+    )
     more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
@@ -269,9 +271,9 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
         for _ in _iterations_left(state, settings.iterations):
             rate = run.rate(state.iteration, state.epochs)
             batch, taught, rng = next(drawn)
-            inputs, labels = (part.to(device) for part in batch)
             if run.fresh_views:
-                inputs = run.source.encode_tensor(inputs)  # unchanged, if the model encodes them itself
+                batch = _encoded(run, batch, rng)  # unchanged, if the model encodes them itself
+            inputs, labels = (part.to(device) for part in batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
                 logits = model(inputs)
             logits, labels = team.gathered(logits), team.gathered(labels)
@@ -296,21 +298,27 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
         stop.raise_if_requested()  # between the last iteration and here
 
 
+def _draw(
+    batches: BatchSource, unlabelled: BatchSource | None, seed: int, size: int, share: Part, iteration: int
+) -> tuple[Batch, Batch | None, np.random.Generator]:
+    """Return the batch of an iteration, one of unlabelled cases if there are any, and the generator that drew them."""
+    rng = np.random.default_rng([seed, iteration])
+    return batches.draw(rng, size, share), None if unlabelled is None else unlabelled.draw(rng, size), rng
+
+
+def _encoded(run: _Run, batch: Batch, rng: np.random.Generator) -> Batch:
+    """Return the embeddings of fresh slices, or parts of them, with their labels."""
+    images, labels = batch
+    embeddings = run.source.encode_tensor(images.to(run.options.device))
+    return cut_batch(rng, run.settings.crop, embeddings, labels, run.plan.label_set.foreground_values)
+
+
 def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:
     """Count the iterations up to the end of the last epoch, which a time limit may move, behind a bar an epoch."""
     while state.iteration < state.epochs * length:
         left = length - state.iteration % length
         title = f"epoch {state.iteration // length + 1}/{state.epochs}"
         yield from progress([None] * left, title, left, "iteration", brief=True)
-
-
-def _draw(
-    batches: BatchSource, unlabelled: BatchSource | None, seed: int, size: int, share: Part, iteration: int
-) -> tuple[Batch, Batch | None, np.random.Generator]:
-    """Return the batch of an iteration, one of unlabelled cases if there are any, and the generator that drew them."""
-    rng = np.random.default_rng([seed, iteration])
-    batch = batches.draw(rng, size, share)
-    return batch, None if unlabelled is None else unlabelled.draw(rng, size), rng
 
 
 def learning_rate(iteration: int, total: int, highest: float) -> float:

@@ -27,8 +27,9 @@ from autosam_net.files import atomic_file, sha256_of_files
 from autosam_net.jsonio import load, sealed, write_json
 from autosam_net.parallel import WHOLE, Part
 from autosam_net.preprocessing.slices import TileGrid, label_inputs
-from autosam_net.training.batches import SEEDS, Array, cut
+from autosam_net.training.batches import Array, cut
 from autosam_net.training.losses import SegmentationLoss
+from autosam_net.training.sampling import SEEDS
 
 CONFIDENCE = 0.8  # least probability, as the mean over poses, of a pixel's pseudo-label; others are left out
 CHANNEL_DROPOUT = 0.5  # UniMatch's; the head's own comes on top

@@ -11,7 +11,7 @@ from autosam_net.embedding.views import draw_view
 from autosam_net.parallel import Part
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.slices import label_inputs, rgb_inputs, tile_grid
-from autosam_net.training.slices import FreshSlices
+from autosam_net.training.slices import FreshSlices, cut_batch
 from tests.support import Prepared
 
 
@@ -44,26 +44,32 @@ def test_shares_of_a_batch_are_the_batch(slices: FreshSlices) -> None:
 
 def test_a_slice_and_its_labels_are_augmented_alike(slices: FreshSlices) -> None:
     """Each comes from `draw_view` with the seed drawn for it."""
-    numbers, seeds = _drawn(slices, 7, 4)
+    drawn = slices.rows.draw(np.random.default_rng(7), 4)
     images, labels = slices.draw(np.random.default_rng(7), 4)
-    for row, (number, seed) in enumerate(zip(numbers, seeds, strict=True)):
-        chosen = slices.inputs[number]
+    for row, one in enumerate(drawn):
+        chosen = slices.inputs[one.number]
         case = load_case(chosen.folder)
         assert case.labels is not None
         grid = tile_grid(case.properties.shape[1:], slices.encoding)
         image = rgb_inputs(case.image, grid, slices.encoding.rgb, [chosen.index])[0]
         map_of = label_inputs(case.labels, grid, [chosen.index], 0)[0]
-        expected, expected_labels = draw_view(image, map_of, seed, slices.encoding.rotation)
+        expected, expected_labels = draw_view(image, map_of, one.seed, slices.encoding.rotation)
         assert np.array_equal(images[row].numpy(), expected)
         assert np.array_equal(labels[row].numpy(), expected_labels)
 
 
-def _drawn(slices: FreshSlices, seed: int, size: int) -> tuple[list[int], list[int]]:
-    rng = np.random.default_rng(seed)
-    return slices.rows.draw(rng, size), rng.integers(2**32, size=size).tolist()
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_parts_of_a_batch_keep_embedding_and_labels_together(share: float) -> None:
+    labels = torch.zeros(6, 64, 64, dtype=torch.uint8)
+    labels[:, 40:44, 8:12] = 2
+    embeddings = labels[:, None, ::4, ::4].float()
+    parts, cut_labels = cut_batch(np.random.default_rng(0), share, embeddings, labels, (2,))
+    assert parts.shape[-1] == 16 * share and cut_labels.shape[-1] == 64 * share
+    assert torch.equal(parts[:, 0], cut_labels[:, ::4, ::4].float())
+    assert (cut_labels == 2).flatten(1).any(1).float().mean() > 0.5
 
 
 def test_foreground_is_drawn_more_often_than_it_is_there(slices: FreshSlices) -> None:
-    labelled = {number for numbers in slices.rows.inputs_of_target for number in numbers.tolist()}
+    labelled = {number for _, numbers in slices.rows.of_target for number in numbers.tolist()}
     drawn = slices.rows.draw(np.random.default_rng(0), 400)
-    assert sum(number in labelled for number in drawn) / 400 > 0.67
+    assert sum(one.number in labelled for one in drawn) / 400 > 0.67

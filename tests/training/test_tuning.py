@@ -103,7 +103,9 @@ def folders(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def planned(plan: Plan, encoder: str, weights: Path | None) -> Plan:
     """Return the plan with an encoder and a `vit` head, trained for one step."""
     encoding = replace(plan.encoding, encoder=encoder, weights=None if weights is None else str(weights))
-    vit = replace(plan.configuration("cnn"), head="vit", epochs=1, maximum_epochs=1, iterations=1, batch_size=2)
+    vit = replace(
+        plan.configuration("cnn"), head="vit", epochs=1, maximum_epochs=1, iterations=1, batch_size=2, crop=1.0
+    )
     return replace(plan, encoding=encoding, configurations={"vit": vit})
 
 
