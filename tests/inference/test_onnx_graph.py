@@ -92,7 +92,8 @@ def test_an_ensemble_in_one_graph(trained: Folders, tmp_path: Path) -> None:
 
 def real_model(prepared: Prepared, names: Sequence[str], encoder: str, size: int) -> Model:
     """Return new heads on an encoder with its published weights, as if trained."""
-    encoding = replace(prepared.plan.encoding, encoder=encoder, weights=None, input_size=size)
+    pixels = encoder != "image"
+    encoding = replace(prepared.plan.encoding, encoder=encoder, weights=None, input_size=size, pixels=pixels)
     plan = replace(with_unet(prepared.plan), encoding=encoding)
     source = EncoderSource(encoding, "cpu")
     decoder = source.encoder.mask_decoder_weights
