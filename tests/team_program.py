@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
-
 from autosam_net.data.dataset import DatasetSpec, find_dataset
 from autosam_net.data.plan import load_plan
 from autosam_net.embedding import embed
@@ -43,8 +41,10 @@ def write_labels(dataset: DatasetSpec, folders: Folders, taught: Path) -> Lesson
     lessons = Lessons(taught / "model.safetensors", names, taught / "lessons")
     lessons.folder.mkdir(exist_ok=True)
     for case in names:
-        if not lessons.file(case).exists():
-            np.save(lessons.file(case), load_case(cases_folder(dataset, folders) / case).labels)
+        if not lessons.holds(case):
+            labels = load_case(cases_folder(dataset, folders) / case).labels
+            assert labels is not None
+            lessons.write(case, labels)
     return lessons
 
 

@@ -17,7 +17,7 @@ from tests.test_help import SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OTHERS = {"cd", "export", "pip", "sbatch", "dask", "torchrun"}  # of the shell, of SLURM, of other packages
+OTHERS = {"cd", "export", "pip", "sbatch", "dask", "torchrun", "python"}  # of the shell, of SLURM, of other packages
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def zero_shot_fold(
     trained_with = ENCODERS.get(plan.encoding.encoder).prompts
     if options.kind not in trained_with:
         log.warning("%s was trained with %s prompts only", plan.encoding.encoder, " and ".join(trained_with))
-    source = EncoderSource(plan.encoding, device)
+    source = EncoderSource(replace(plan.encoding, pixels=False), device)  # SAM's decoder takes embeddings alone
     decoder = PromptedDecoder(source.encoder).to(device)
     folder = folders.results / dataset.name / options.run_name / f"fold_{fold}"
     slices_of = partial(prompted_slices, decoder=decoder, labels=plan.label_set, source=source, options=options)

@@ -316,7 +316,7 @@ HOSTILE = [
     Hostile("metadata of brackets", "not written by this version", metadata({"autosam_net": "[" * 100_000})),
     Hostile("metadata is a list", "not written by this version", metadata({"autosam_net": "[]"})),
     Hostile("head of no version", "model of version None", metadata({"autosam_net": "{}"})),
-    Hostile("head of no kind", "head: expected a text", metadata({"autosam_net": '{"version":1}'})),
+    Hostile("head of no kind", "head: expected a text", metadata({"autosam_net": '{"version":2}'})),
     # the choice
     Hostile("choice is no JSON", "best.json: not valid JSON", added(f"{NAME}/best.json", b"no")),
     Hostile("choice of others", "not the choice of", best(choice={"configurations": ["cnn"], "keep_largest": []})),
