@@ -53,7 +53,8 @@ def zero_shot_fold(
     trained_with = ENCODERS.get(plan.encoding.encoder).prompts
     if options.kind not in trained_with:
         log.warning("%s was trained with %s prompts only", plan.encoding.encoder, " and ".join(trained_with))
-    source = EncoderSource(replace(plan.encoding, pixels=False), device)  # SAM's decoder takes embeddings alone
+    plan = replace(plan, encoding=replace(plan.encoding, pixels=False))  # SAM's decoder takes embeddings alone
+    source = EncoderSource(plan.encoding, device)
     decoder = PromptedDecoder(source.encoder).to(device)
     folder = folders.results / dataset.name / options.run_name / f"fold_{fold}"
     slices_of = partial(prompted_slices, decoder=decoder, labels=plan.label_set, source=source, options=options)
