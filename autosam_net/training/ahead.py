@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-Drawn = TypeVar("Drawn")
+Item = TypeVar("Item")
 
 
-def drawn_ahead(draw: Callable[[int], Drawn], first: int, processes: int = 0) -> Generator[Drawn, None, None]:
+def drawn_ahead(draw: Callable[[int], Item], first: int, processes: int = 0) -> Generator[Item, None, None]:
     """Yield `draw(first)`, `draw(first + 1)` and so on without end, the next ones drawn meanwhile; close it when done.
 
     A draw must depend on its number alone: then it is the same ahead of time, in another thread or process.
@@ -25,7 +25,7 @@ def drawn_ahead(draw: Callable[[int], Drawn], first: int, processes: int = 0) ->
     return _by_processes(draw, first, processes) if processes else _by_a_thread(draw, first)
 
 
-def _by_a_thread(draw: Callable[[int], Drawn], first: int) -> Generator[Drawn, None, None]:
+def _by_a_thread(draw: Callable[[int], Item], first: int) -> Generator[Item, None, None]:
     with ThreadPoolExecutor(1, "batches") as thread:
         following = thread.submit(draw, first)
         for number in itertools.count(first + 1):
@@ -33,7 +33,7 @@ def _by_a_thread(draw: Callable[[int], Drawn], first: int) -> Generator[Drawn, N
             yield drawn
 
 
-def _by_processes(draw: Callable[[int], Drawn], first: int, processes: int) -> Generator[Drawn, None, None]:
+def _by_processes(draw: Callable[[int], Item], first: int, processes: int) -> Generator[Item, None, None]:
     numbers = itertools.count(first)
     # a generator of its own: torch's goes on as it would without
     yield from DataLoader(
@@ -56,5 +56,5 @@ class _Draws(Dataset[Any]):
         return self.draw(number)
 
 
-def _as_it_is(drawn: Drawn) -> Drawn:
+def _as_it_is(drawn: Item) -> Item:
     return drawn

@@ -55,8 +55,7 @@ class CachedBatches:
     def _part(self, drawn: Drawn) -> tuple[Array, Array]:
         entry, row = self.rows[drawn.number]
         embedding, labels = (array.row(row) for array in (self.entries[entry].embedding, self.entries[entry].labels))
-        wanted = None if drawn.wanted is None else np.isin(labels, drawn.wanted)
-        return cut(np.random.default_rng(drawn.seed), self.crop, embedding, labels, wanted)
+        return cut(np.random.default_rng(drawn.seed), self.crop, embedding, labels, drawn.wanted)
 
 
 def label_tensor(labels: NDArray[np.integer]) -> torch.Tensor:
@@ -65,19 +64,20 @@ def label_tensor(labels: NDArray[np.integer]) -> torch.Tensor:
 
 
 def cut(
-    rng: np.random.Generator, share: float, embedding: Map, labels: Map, wanted: NDArray[np.bool_] | None = None
+    rng: np.random.Generator, share: float, embedding: Map, labels: Map, wanted: Sequence[int] = ()
 ) -> tuple[Map, Map]:
     """Return a random part of an embedding `(C, h, w)` and of its label map `(S, S)`, `share` of their sides.
 
     Args:
-        wanted: `(S, S)`, pixels of which a random one lies in the part, not too close to its edge, if there are any.
+        labels: on the CPU, if a tensor.
+        wanted: label values; of the pixels that have one a random one lies in the part, not too close to its edge.
     """
     grid = embedding.shape[-1]
     side = max(1, round(share * grid))
     if side == grid:
         return embedding, labels
     step = labels.shape[-1] // grid
-    spots = np.zeros((0, 2), int) if wanted is None else np.argwhere(wanted) // step
+    spots = np.argwhere(np.isin(labels, wanted)) // step
     spot = spots[rng.integers(len(spots))] if len(spots) else rng.integers(grid, size=2)
     margin = side // MARGIN
     y, x = np.clip(spot - rng.integers(margin, side - margin, size=2), 0, grid - side).tolist()

@@ -19,12 +19,12 @@ class Drawn:
     """One input of a batch.
 
     Attributes:
-        wanted: label values for which it was drawn, None if for none.
+        wanted: label values for which it was drawn, none if for no class.
         seed: of what else is random about it: the part that is shown, or how it is augmented.
     """
 
     number: int
-    wanted: tuple[int, ...] | None
+    wanted: tuple[int, ...]
     seed: int
 
 
@@ -48,8 +48,8 @@ class BalancedDraw:
         """Return `size` inputs."""
         return [Drawn(*self._draw_one(rng), int(rng.integers(SEEDS))) for _ in range(size)]
 
-    def _draw_one(self, rng: np.random.Generator) -> tuple[int, tuple[int, ...] | None]:
+    def _draw_one(self, rng: np.random.Generator) -> tuple[int, tuple[int, ...]]:
         if self.of_target and rng.random() < FOREGROUND_SHARE:
             wanted, inputs = self.of_target[rng.integers(len(self.of_target))]
             return int(rng.choice(inputs)), wanted
-        return int(rng.integers(self.count)), None
+        return int(rng.integers(self.count)), ()

@@ -83,7 +83,7 @@ def cut_batch(
     """
     parts = []
     for embedding, values in zip(embeddings, labels, strict=True):
-        wanted = np.isin(values.numpy(), foreground) if rng.random() < FOREGROUND_SHARE else None
+        wanted = foreground if rng.random() < FOREGROUND_SHARE else ()
         parts.append(cut(rng, share, embedding, values, wanted))
     pairs = zip(*parts, strict=True)
     return torch.stack(next(pairs)), torch.stack(next(pairs))
