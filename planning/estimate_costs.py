@@ -74,7 +74,7 @@ def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> Ste
     recipe, step = probe.recipes[configuration.head], probe.seconds_per_iteration[configuration.head]
     patients = training_share(len(set(fingerprint.groups.values())), plan.folds)
     seconds = configuration.epochs_for(inputs, patients) * configuration.iterations * rounded(step)
-    share = configuration.batch_size / recipe.batch_size
+    share = configuration.batch_size / recipe.batch_size * (configuration.crop / recipe.crop) ** 2
     own = 0.0 if configuration.encoder is None else _passes(plan.for_configuration(name), fingerprint)[1]
     memory = probe.memory_mib.get(configuration.head, 0.0)
     return StepEstimate(rounded(seconds * share), rounded(10.0 + own), rounded(memory))

@@ -427,13 +427,14 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
     Args:
         largest: pixels across the largest class; a head that has a setting `context` gets it above `LARGE_PIXELS`.
     """
-    settings, context, crop = dict(recipe.settings), "", recipe.crop
+    settings, context, crop, most = dict(recipe.settings), "", recipe.crop, recipe.batch_size
     if "context" in settings and largest > LARGE_PIXELS:
         settings["context"], crop = 1.0, 1.0
+        most = max(1, round(most * recipe.crop))  # a whole input takes as long as several parts, and tells more
         context = (
             f"; context, and whole inputs, since the largest class has {largest:.0f} px across (over {LARGE_PIXELS})"
         )
-    batch_size = max(1, min(recipe.batch_size, inputs))
+    batch_size = max(1, min(most, inputs))
     configuration = Configuration(
         head=name,
         settings=settings,
