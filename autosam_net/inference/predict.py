@@ -24,7 +24,9 @@ from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs,
 PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
-"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
+"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device.
+
+They are channels last, as convolutions and transformers take them, so that not every head has to turn them."""
 
 PosedReader = tuple[EmbeddingReader, str]
 """With the pose in which its embeddings are."""
@@ -32,16 +34,20 @@ PosedReader = tuple[EmbeddingReader, str]
 
 def cached_reader(entry: CachedEmbedding, device: str) -> EmbeddingReader:
     """Return a reader of embeddings that lie in the cache."""
-    return lambda indices: torch.from_numpy(entry.embedding.rows(indices)).to(device).float()
+    return lambda indices: _channels_last(torch.from_numpy(entry.embedding.rows(indices)).to(device))
 
 
 def encoding_reader(case: PreprocessedCase, grid: TileGrid, source: EncoderSource, pose: str) -> EmbeddingReader:
     """Return a reader that runs the encoder on inputs put in a pose."""
 
     def read(indices: Sequence[int]) -> torch.Tensor:
-        return source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose))
+        return _channels_last(source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose)))
 
     return read
+
+
+def _channels_last(embeddings: torch.Tensor) -> torch.Tensor:
+    return embeddings.to(torch.float32, memory_format=torch.channels_last)
 
 
 def slice_probabilities(
@@ -135,7 +141,8 @@ def _mean_probabilities(
         for head in heads:
             with torch.autocast(embedding.device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
                 logits = run_in_memory(head, embedding)
-            probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
+            logits = logits.to(torch.float32, memory_format=torch.contiguous_format)  # class by class, as it is resized
+            probabilities = torch.sigmoid(logits) if labels.has_regions else torch.softmax(logits, 1)
             probabilities = put_back(probabilities, pose)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "a model has at least one head"
