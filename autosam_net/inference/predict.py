@@ -24,9 +24,7 @@ from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs,
 PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
-"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device.
-
-They are channels last, as convolutions and transformers take them, so that not every head has to turn them."""
+"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` on the device."""
 
 PosedReader = tuple[EmbeddingReader, str]
 """With the pose in which its embeddings are."""
@@ -34,20 +32,26 @@ PosedReader = tuple[EmbeddingReader, str]
 
 def cached_reader(entry: CachedEmbedding, device: str) -> EmbeddingReader:
     """Return a reader of embeddings that lie in the cache."""
-    return lambda indices: _channels_last(torch.from_numpy(entry.embedding.rows(indices)).to(device))
+    return lambda indices: torch.from_numpy(entry.embedding.rows(indices)).to(device).float()
 
 
 def encoding_reader(case: PreprocessedCase, grid: TileGrid, source: EncoderSource, pose: str) -> EmbeddingReader:
     """Return a reader that runs the encoder on inputs put in a pose."""
 
     def read(indices: Sequence[int]) -> torch.Tensor:
-        return _channels_last(source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose)))
+        return source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose))
 
     return read
 
 
-def _channels_last(embeddings: torch.Tensor) -> torch.Tensor:
-    return embeddings.to(torch.float32, memory_format=torch.channels_last)
+def _for_heads(read: EmbeddingReader, source: EncoderSource) -> EmbeddingReader:
+    """Return a reader in the layout and type that heads compute in, so that not every head has to turn and round them.
+
+    An encoder that computed in bfloat16 loses nothing by it; one that is tuned with its head takes images in float32.
+    """
+    half = source.precision == "bfloat16" and not source.encoding.tuned
+    kind = torch.bfloat16 if half else torch.float32
+    return lambda indices: read(indices).to(kind, memory_format=torch.channels_last)
 
 
 def slice_probabilities(
@@ -99,9 +103,12 @@ def embedding_readers(
     grid, entries = tile_grid(case.properties.shape[1:], source.encoding), cached or {}
     return [
         (
-            cached_reader(entries[pose], source.device)
-            if pose in entries
-            else encoding_reader(case, grid, source, pose),
+            _for_heads(
+                cached_reader(entries[pose], source.device)
+                if pose in entries
+                else encoding_reader(case, grid, source, pose),
+                source,
+            ),
             pose,
         )
         for pose in (PLAIN, *poses)
