@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--from-head", action="store_true", help="with --tune: begin with the trained head, trained first where missing"
     )
+    blocks = "with LoRA or adapters: tune the encoder's last N attention blocks only, and cache what lies below"
+    parser.add_argument("--last-blocks", type=int, metavar="N", help=blocks)
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
@@ -81,10 +83,10 @@ class _Job:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    for name in ("epochs", "max_minutes", "labelled"):
+    for name in ("epochs", "max_minutes", "labelled", "last_blocks"):
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
-    parse_tuning(arguments.tune)
+    parse_tuning(arguments.tune)  # before torch is imported
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -144,6 +146,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         overwrite=arguments.overwrite,
         tune=arguments.tune,
         from_head=arguments.from_head,
+        last_blocks=arguments.last_blocks,
     )
 
 

@@ -83,6 +83,7 @@ class Encoding:
             learning from unlabelled cases; each costs one more encoder pass.
         pixels: the slice's own pixels go along with its embedding, for heads that draw boundaries with them.
         tuned: the encoder learns with the head: every head brings its own, and takes the inputs themselves.
+        tuned_from: attention block from which on it does; what lies below stays frozen, and heads take its features.
     """
 
     encoder: str
@@ -96,11 +97,14 @@ class Encoding:
     poses: tuple[str, ...] = ()
     pixels: bool = False
     tuned: bool = field(default=False, metadata=SPARSE)
+    tuned_from: int | None = field(default=None, metadata=SPARSE)
 
     @property
     def source(self) -> Encoding:
-        """Return what heads are given: embeddings, or the inputs where each head runs an encoder of its own."""
-        return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False) if self.tuned else self
+        """Return what heads are given: embeddings, or what the encoders of their own take: inputs, or features."""
+        if self.tuned and self.tuned_from is None:
+            return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False)
+        return replace(self, tuned=False)
 
     @property
     def weights_file(self) -> Path | None:
@@ -143,6 +147,7 @@ class Tuning:
         ratio: of an adapter's inner width to its outer one.
         blocks: numbers of the encoder's attention blocks that get updates or adapters, negative ones counted from the
             end; if null, all get updates, and the first two and the last two get adapters, as published.
+        cached: nothing below the first of `blocks` is recomputed: the features there are cached, as embeddings are.
         learning_rate: highest value for the encoder; if null, 1e-3 as published, and 1e-4 for all of its weights.
         weight_decay: for the encoder.
         recompute: save memory by computing the encoder's blocks a second time for the gradient.
@@ -156,11 +161,17 @@ class Tuning:
     learning_rate: float | None = None
     weight_decay: float = 0.1
     recompute: bool = False
+    cached: bool = field(default=False, metadata=SPARSE)
 
     @property
     def of_encoder(self) -> bool:
         """Return whether the encoder learns."""
         return self.part == "encoder+head"
+
+    @property
+    def first_block(self) -> int | None:
+        """Return the attention block below which all is cached, if anything is."""
+        return min(self.blocks) if self.cached and self.blocks else None
 
     @property
     def encoder_rate(self) -> float:
@@ -318,7 +329,7 @@ class Plan:
         if own not in (None, encoding.encoder):
             encoding = replace(encoding, encoder=own, weights=None, pixels=False)
         if configuration.tuning is not None and configuration.tuning.of_encoder:
-            encoding = replace(encoding, tuned=True)
+            encoding = replace(encoding, tuned=True, tuned_from=configuration.tuning.first_block)
         others = self.configurations if encoding == self.encoding else {}
         return replace(self, encoding=encoding, configurations={**others, name: configuration})
 

@@ -114,10 +114,20 @@ def check_tuning(tuning: Tuning | None, head: str, where: str) -> None:
             f"{where}: the head {head} has nothing pretrained that {tuning.method} could tune, it always learns as a "
             "whole. Tune encoder+head, or the head vit."
         )
+    demand(_can_be_cached(tuning), f"{where}: cached", "true", "false, or updates or adapters in blocks that are named")
     demand(1 <= tuning.rank <= MOST_RANK, f"{where}: rank", tuning.rank, f"1 to {MOST_RANK}")
     demand(0 < tuning.ratio <= 1, f"{where}: ratio", tuning.ratio, "above 0, up to 1")
     demand(0 < tuning.encoder_rate < math.inf, f"{where}: learning_rate", tuning.learning_rate, "a number above 0")
     demand(0 <= tuning.weight_decay < math.inf, f"{where}: weight_decay", tuning.weight_decay, "0 or more")
+
+
+def _can_be_cached(tuning: Tuning) -> bool:
+    """Return whether it is said which of the encoder's blocks is the first that learns, if it is to be known."""
+    if not tuning.cached:
+        return True
+    numbers = tuning.blocks or ()
+    from_one_end = len({number < 0 for number in numbers}) == 1
+    return from_one_end and tuning.of_encoder and tuning.method != "full"
 
 
 def _check_crop(crop: float, takes_parts: bool, where: str) -> None:
