@@ -110,4 +110,6 @@ def _steps_of(encoder: Encoder) -> list[nn.Module]:
         return sam_steps(network)
     if isinstance(network, TinyViT):
         return network.steps()
-    raise PlanError(f"{encoder.name}: cannot be cut below a block, so that nothing of it can be cached. Set cached to false.")
+    raise PlanError(
+        f"{encoder.name}: cannot be cut below a block, so that nothing of it can be cached. Set cached to false."
+    )

@@ -76,7 +76,9 @@ class TrainingOptions:
         """
         if (tuning := self.tuning) is not None:
             part = tuning.part.partition("+")[0]
-            configuration += f"_{part}-{tuning.method}" + ("" if self.last_blocks is None else f"_last{self.last_blocks}")
+            configuration += f"_{part}-{tuning.method}" + (
+                "" if self.last_blocks is None else f"_last{self.last_blocks}"
+            )
             configuration += "_from-head" if self.from_head else ""
         labelled = "" if self.labelled is None else f"_labelled{self.labelled}"
         seed = f"_seed{self.seed}" if labelled or self.seed else ""

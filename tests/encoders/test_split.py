@@ -37,7 +37,13 @@ def images() -> Tensor:
 
 @pytest.mark.parametrize(
     ("build", "number", "channels"),
-    [(lite_medsam, -2, 320), (lite_medsam, -3, 160), (lite_medsam, 1, 4 * 128), (small_vit, -1, 32), (small_vit, 0, 32)],
+    [
+        (lite_medsam, -2, 320),
+        (lite_medsam, -3, 160),
+        (lite_medsam, 1, 4 * 128),
+        (small_vit, -1, 32),
+        (small_vit, 0, 32),
+    ],
 )
 def test_both_parts_together_are_the_encoder(build, number: int, channels: int, images: Tensor) -> None:  # type: ignore[no-untyped-def]
     lower, upper, whole = build(), build(), build()

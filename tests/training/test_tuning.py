@@ -307,7 +307,9 @@ def test_below_the_last_blocks_all_is_cached(prepared: Prepared, folders: Folder
     folder = train_head(prepared.dataset, plan, "linear", 0, options, folders)
     assert folder.parent.name == "linear_encoder-lora_last2_labelled1_seed0"
     root = prepared.folders.preprocessed / prepared.dataset.name / "embeddings"
-    (record,) = {record.key.settings: record for _, record in list_entries(root) if record and record.key.tuned_from}.values()
+    (record,) = {
+        record.key.settings: record for _, record in list_entries(root) if record and record.key.tuned_from
+    }.values()
     assert record.key.tuned_from == -2 and record.key.encoder == "lite_medsam"
     counts = json.loads((folder / "run.json").read_text())["parameters"]
     assert counts["encoder"]["trained"] == 2 * 2 * 4 * (320 + 320)
