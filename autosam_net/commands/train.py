@@ -19,6 +19,7 @@ from autosam_net.commands.cli import (
     add_device,
     add_resources,
     demand_planned_memory,
+    demand_positive,
     device_of,
     folders_of,
     new_parser,
@@ -83,9 +84,7 @@ class _Job:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    for name in ("epochs", "max_minutes", "labelled", "last_blocks"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
+    demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
     parse_tuning(arguments.tune)  # before torch is imported
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
@@ -169,7 +168,7 @@ def _train_fold(job: _Job, fold: str) -> None:
 
 def _gain(job: _Job, folder: Path) -> str:
     """Return what the unlabelled cases brought, in a line."""
-    from autosam_net.evaluation.label_efficiency import read_figures
+    from autosam_net.evaluation.run_table import read_figures
 
     name = replace(job.options, unlabelled=False).run_name(job.configuration)
     without, with_them = (

@@ -169,6 +169,11 @@ class Tuning:
         return self.part == "encoder+head"
 
     @property
+    def in_blocks(self) -> bool:
+        """Return whether some of the encoder's blocks get updates or adapters."""
+        return self.of_encoder and self.method != "full"
+
+    @property
     def first_block(self) -> int | None:
         """Return the attention block below which all is cached, if anything is."""
         return min(self.blocks) if self.cached and self.blocks else None

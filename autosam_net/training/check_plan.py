@@ -127,7 +127,7 @@ def _can_be_cached(tuning: Tuning) -> bool:
         return True
     numbers = tuning.blocks or ()
     from_one_end = len({number < 0 for number in numbers}) == 1
-    return from_one_end and tuning.of_encoder and tuning.method != "full"
+    return from_one_end and tuning.in_blocks
 
 
 def _check_crop(crop: float, takes_parts: bool, where: str) -> None:

@@ -65,9 +65,14 @@ class TrainingOptions:
         tuning = parse_tuning(self.tune)
         if self.last_blocks is None:
             return tuning
-        if tuning is None or not tuning.of_encoder or tuning.method == "full":
+        if tuning is None or not tuning.in_blocks:
             raise UsageError("--last-blocks: goes with --tune encoder+head:lora or encoder+head:adapter.")
         return replace(tuning, blocks=tuple(range(-self.last_blocks, 0)), cached=True)
+
+    @property
+    def untuned(self) -> TrainingOptions:
+        """Return the options of the same training of the head alone."""
+        return replace(self, tune="head", last_blocks=None, from_head=False)
 
     def run_name(self, configuration: str) -> str:
         """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.

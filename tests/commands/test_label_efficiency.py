@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from autosam_net.commands.label_efficiency import main, parse_labelled
+from autosam_net.commands.label_efficiency import main
+from autosam_net.commands.trials import parse_labelled
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Plan
 from autosam_net.errors import UsageError

@@ -80,7 +80,7 @@ def test_what_learns_lies_in_the_upper_part(build, method: str, images: Tensor) 
 
 
 def test_what_cannot_be_cut_is_refused(toy: EncoderEntry, toy_weights) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(PlanError, match="toy: cannot be cut below a block, so .* Set cached to false"):
+    with pytest.raises(PlanError, match=r"toy: cannot be cut below a block, so .* Set cached to false"):
         keep_lower(load_encoder("toy", weights=toy_weights, precision="float32"), -1)
     with pytest.raises(PlanError, match="blocks: lite_medsam has 10 attention blocks, none is -11"):
         keep_lower(lite_medsam(), -11)
