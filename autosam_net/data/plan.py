@@ -25,6 +25,7 @@ REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
 """What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
 TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory
+TUNED_PATIENTS = 5  # with fewer none can be held out to see whether it helps to tune the encoder of a trained head
 TUNED_ITERATIONS = 10  # of an epoch: such steps take seconds on a CPU, and time limits are looked at between epochs
 
 
@@ -265,6 +266,7 @@ class Plan:
     """All decisions for one data set; the heads share preprocessing and embeddings.
 
     Attributes:
+        strategy: of `STRATEGIES`, the recommended one; followed only where --tune asks for it.
         keep_largest: classes of which predictions keep only the largest connected component, one after the other;
             `FOREGROUND` stands for all together.
         channel_names, labels, regions_class_order, file_ending: copied from dataset.json, so that a model folder
@@ -287,6 +289,7 @@ class Plan:
     group_pattern: str | None
     reasons: Mapping[str, str]
     estimates: Mapping[str, StepEstimate]
+    strategy: str = field(default="head", metadata=SPARSE)
 
     @property
     def label_set(self) -> LabelSet:

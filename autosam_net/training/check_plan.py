@@ -11,6 +11,7 @@ from autosam_net.data.plan import (
     CELL,
     FOREGROUND,
     POSES,
+    STRATEGIES,
     Encoding,
     Normalization,
     Plan,
@@ -59,6 +60,7 @@ def check_plan(plan: Plan, where: str = "plan.json") -> None:
     _check_encoding(plan.encoding, len(plan.channel_names), f"{where}: encoding")
     for name in plan.keep_largest:
         known(name, {FOREGROUND, *targets}, f"{where}: keep_largest")
+    known(plan.strategy, STRATEGIES, f"{where}: strategy")
     one_piece = not (plan.keep_largest and plan.label_set.has_regions)
     demand(one_piece, f"{where}: keep_largest", list(plan.keep_largest), "none, since regions overlap")
 
