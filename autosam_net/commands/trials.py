@@ -153,10 +153,11 @@ def train_missing(trials: Sequence[Trial], train: Callable[[Trial], object], wri
     """Train what is not finished, those of the first seed first.
 
     Args:
-        write: called after each, so that a stopped command leaves the tables of what is there.
+        write: called after each and at the end; a stopped command leaves the tables of what is there.
     """
     for position, trial in enumerate(sorted(trials, key=lambda trial: trial.options.seed), start=1):
         if not trial.is_finished:
             print(f"{position} of {len(trials)}: {trial.model.name} fold {trial.fold}", flush=True)
             train(trial)
-        write()
+            write()
+    write()

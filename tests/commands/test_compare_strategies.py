@@ -36,6 +36,7 @@ def root(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         target / "plan.json", replace(prepared.plan, configurations={**prepared.plan.configurations, "vit": vit})
     )
     monkeypatch.setattr(compare_strategies, "in_own_process", lambda function, item, _: function(item))
+    monkeypatch.setattr("autosam_net.evaluation.strategies._draw", lambda *_: None)
     return tmp_path
 
 
