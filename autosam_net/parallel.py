@@ -262,7 +262,7 @@ def in_own_process(function: Callable[[Item], Result], item: Item, description: 
         AutosamError: the process was killed.
     """
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     job = _Job(function, os.getcwd(), loaded_plugins(), memory_limit_mib())
     with ProcessPoolExecutor(1, get_context("spawn"), _speak_up_to, (log.level,)) as pool:
@@ -270,6 +270,10 @@ def in_own_process(function: Callable[[Item], Result], item: Item, description: 
             return pool.submit(_do, job, item).result()
         except Exception as error:
             _explain(error, description)
+            raise
+        except SystemExit:  # a signal that, unlike Ctrl-C, has come to this process alone
+            for process in active_children():
+                process.terminate()
             raise
 
 

@@ -25,7 +25,7 @@ from autosam_net.commands.trials import (
     check_held_out,
     check_recorded,
     new_trial,
-    parse_labelled,
+    parse_numbers,
     train_missing,
 )
 from autosam_net.data.plan import STRATEGIES, parse_tuning
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--strategies", nargs="+", metavar="HOW", help=known)
     twins = "also the strategies that tune the encoder, each beginning with the head that was trained alone"
     parser.add_argument("--from-head", action="store_true", help=twins)
-    blocks = "also LoRA and adapters in the encoder's last N attention blocks only, with what lies below cached"
-    parser.add_argument("--last-blocks", type=int, metavar="N", help=blocks)
+    blocks = "LoRA and adapters in the encoder's last N attention blocks, with what lies below cached (default: all)"
+    parser.add_argument("--last-blocks", nargs="+", default=["all"], metavar="N", help=blocks)
     add_trials(parser, seeds=1)
     parser.add_argument("--steps", type=int, metavar="N", help="compare after as many training steps, too or instead")
     add_device(parser)
@@ -128,10 +128,11 @@ def _figures(trial: Trial) -> Mapping[str, float | None]:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    demand_positive(arguments, "seeds", "max_minutes", "steps", "last_blocks")
-    numbers = [parse_labelled(text) for text in dict.fromkeys(arguments.labelled)]
-    tunings = [parse_tuning(text) for text in arguments.strategies or STRATEGIES]  # names a wrong word at once
-    if arguments.last_blocks and not any(tuning and tuning.in_blocks for tuning in tunings):
+    demand_positive(arguments, "seeds", "max_minutes", "steps")
+    numbers = parse_numbers(arguments, "labelled")
+    parse_numbers(arguments, "last_blocks")  # names a wrong word at once, as the next line
+    tunings = [parse_tuning(text) for text in arguments.strategies or STRATEGIES]
+    if arguments.last_blocks != ["all"] and not any(tuning and tuning.in_blocks for tuning in tunings):
         raise UsageError("--last-blocks: goes with encoder+head:lora or encoder+head:adapter among the strategies")
     budgets = [_Budget(minutes=arguments.max_minutes), _Budget(steps=arguments.steps)]
     if not (budgets := [budget for budget in budgets if budget != _Budget()]):
@@ -220,6 +221,6 @@ def _variants(arguments: argparse.Namespace, head: str) -> Iterator[tuple[str, i
             if arguments.strategies:
                 raise
             continue
-        blocks = (None, arguments.last_blocks) if tuning and tuning.in_blocks and arguments.last_blocks else (None,)
+        blocks = parse_numbers(arguments, "last_blocks") if tuning and tuning.in_blocks else [None]
         starts = (False, True) if tuning and tuning.of_encoder and arguments.from_head else (False,)
         yield from product((tune,), blocks, starts)

@@ -15,7 +15,7 @@ from autosam_net.commands.trials import (
     check_held_out,
     check_recorded,
     new_trial,
-    parse_labelled,
+    parse_numbers,
     train_missing,
 )
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    numbers = [parse_labelled(text) for text in dict.fromkeys(arguments.labelled)]
+    numbers = parse_numbers(arguments, "labelled")
     demand_positive(arguments, "seeds", "max_minutes")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.evaluation.label_efficiency import label_efficiency_table, write_label_efficiency

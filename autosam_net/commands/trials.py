@@ -69,17 +69,18 @@ def add_trials(parser: argparse.ArgumentParser, seeds: int) -> None:
     parser.add_argument("--max-minutes", type=float, metavar="M", help=limit)
 
 
-def parse_labelled(text: str) -> int | None:
-    """Return the number of patients that "3" means; None for "all".
+def parse_numbers(arguments: argparse.Namespace, name: str) -> list[int | None]:
+    """Return the numbers that the words of a flag such as --labelled mean, each once; None for "all".
 
     Raises:
-        UsageError: the text is neither.
+        UsageError: a word is no such number.
     """
-    if text == "all":
-        return None
-    if not text.isdigit() or int(text) == 0:
-        raise UsageError(f"--labelled {text}: give numbers above 0, or all")
-    return int(text)
+    numbers: list[int | None] = []
+    for text in dict.fromkeys(getattr(arguments, name)):
+        if text != "all" and (not text.isdigit() or int(text) == 0):
+            raise UsageError(f"--{name.replace('_', '-')} {text}: give numbers above 0, or all")
+        numbers.append(None if text == "all" else int(text))
+    return numbers
 
 
 def new_trial(

@@ -188,6 +188,8 @@ def _check_encoding(encoding: Encoding, channels: int, where: str) -> None:
     demand(0 <= encoding.rotation <= MOST_ROTATION, f"{where}: rotation", encoding.rotation, f"0 to {MOST_ROTATION:g}")
     strides = f"false for an encoder of stride {ENCODERS.get(encoding.encoder).stride}"
     demand(not encoding.pixels or ENCODERS.get(encoding.encoder).stride >= CELL, f"{where}: pixels", "true", strides)
+    cut = encoding.tuned_from
+    demand(encoding.tuned or cut is None, f"{where}: tuned_from", cut, "null where the encoder is frozen")
     poses = encoding.poses
     fits = set(poses) <= set(POSES) and len(set(poses)) == len(poses)
     demand(fits, f"{where}: poses", list(poses), f"some of {', '.join(POSES)}, each once")

@@ -109,7 +109,8 @@ def test_all_strategies_are_compared_at_equal_time_and_at_equal_steps(
 
 
 def test_twins_begin_with_the_head_or_tune_the_last_blocks(root: Path, recorder: Recorder) -> None:
-    words = ("--strategies", "encoder+head:lora", "--from-head", "--last-blocks", "2", "--seeds", "2", "--steps", "10")
+    words = ("--strategies", "encoder+head:lora", "--from-head", "--last-blocks", "all", "2")
+    words += ("--seeds", "2", "--steps", "10")
     assert call(root, *words) == 0
     asked = [(o.tune, o.last_blocks, o.from_head) for _, o in recorder.runs if o.seed == 0]
     lora = "encoder+head:lora"
@@ -155,6 +156,7 @@ def test_other_settings_are_no_part_of_the_table(
         (("--steps", "10", "--strategies", "lora"), "--tune lora: "),
         (("--steps", "10", "--head", "linear", "--strategies", "head:lora"), "--strategies head:lora: the head linear"),
         (("--steps", "10", "--strategies", "head", "--last-blocks", "2"), "--last-blocks: goes with encoder+head:lora"),
+        (("--steps", "10", "--last-blocks", "two"), "--last-blocks two: give numbers above 0, or all"),
         (("--steps", "10", "--encoders", "vit_z"), "unknown encoder 'vit_z'"),
         (("--steps", "10", "--encoders", "image"), "configurations: vit_image: encoder: found image"),
         (("--steps", "10", "--head", "vitt"), "no configuration 'vitt'; did you mean 'vit'"),
