@@ -165,7 +165,10 @@ def _table(
     names = arguments.encoders or [plan.encoding.encoder]
     plan, configurations = _on_encoders(plan, arguments.head, names)
     variants = list(_variants(arguments, plan.configuration(arguments.head).head))
-    demand_planned_memory(plan, "encode", f"train:{arguments.head}", *(f"tune:{tune}" for tune, _, _ in variants))
+    whole = [
+        f"tune:{tune}" for tune, last_blocks, _ in variants if last_blocks is None
+    ]  # else less, which nobody knows
+    demand_planned_memory(plan, "encode", f"train:{arguments.head}", *whole)
     trials = []
     for (encoder, name), variant in product(configurations.items(), variants):
         tune, last_blocks, from_head = variant
