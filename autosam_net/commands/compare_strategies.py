@@ -165,9 +165,8 @@ def _table(
     names = arguments.encoders or [plan.encoding.encoder]
     plan, configurations = _on_encoders(plan, arguments.head, names)
     variants = list(_variants(arguments, plan.configuration(arguments.head).head))
-    whole = [
-        f"tune:{tune}" for tune, last_blocks, _ in variants if last_blocks is None
-    ]  # else less, which nobody knows
+    # the last blocks alone take less, of which nothing is known
+    whole = [f"tune:{tune}" for tune, last_blocks, _ in variants if last_blocks is None]
     demand_planned_memory(plan, "encode", f"train:{arguments.head}", *whole)
     trials = []
     for (encoder, name), variant in product(configurations.items(), variants):
