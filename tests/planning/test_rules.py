@@ -230,10 +230,12 @@ def test_epochs_grow_with_the_training_inputs_and_patients(inputs: int, patients
 
 
 def test_large_structures_get_context_where_a_head_has_it() -> None:
-    recipe = replace(RECIPES["cnn"], settings={"context": 0.0})
+    recipe = replace(RECIPES["cnn"], settings={"context": 0.0}, batch_size=16, crop=0.5)
     small, _ = rules.choose_head("cnn", recipe, 100, 5, largest=rules.LARGE_PIXELS)
     large, reason = rules.choose_head("cnn", recipe, 100, 5, largest=99.0)
     assert (small.settings["context"], large.settings["context"]) == (0.0, 1.0)
+    assert (small.crop, small.batch_size) == (0.5, 16)
+    assert (large.crop, large.batch_size) == (1.0, 8)  # whole inputs, so that the context is seen
     assert "99 px across" in reason
     assert "context" not in rules.choose_head("linear", RECIPES["linear"], 100, 5, largest=99.0)[0].settings
 
