@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MIB = 2**20
+SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _table(
     """Return all trainings of a table in its order; a wrong word is named before the first of them begins."""
     from autosam_net.training.run import TrainingOptions
 
-    always = TrainingOptions(device=device_of(arguments), resume=True)
+    always = TrainingOptions(device=device_of(arguments), resume=True, anyway=True)
     own = replace(folders, results=folders.results / dataset.name / "strategies" / str(budget).replace(" ", "_"))
     names = arguments.encoders or [plan.encoding.encoder]
     plan, configurations = _on_encoders(plan, arguments.head, names)

@@ -40,6 +40,8 @@ class TrainingOptions:
         from_head: begin with the head of the same training without tuning.
         last_blocks: with an encoder that learns by updates or adapters, the number of its last attention blocks that
             do; what lies below is cached.
+        anyway: tune the encoder of a trained head without a trial whether it helps.
+        trial: leave some of the labelled patients out, and validate on them instead of the fold's validation part.
     """
 
     labelled: int | None = None
@@ -54,6 +56,8 @@ class TrainingOptions:
     tune: str = "head"
     from_head: bool = False
     last_blocks: int | None = None
+    anyway: bool = False
+    trial: bool = False
 
     @property
     def tuning(self) -> Tuning | None:
