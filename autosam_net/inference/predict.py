@@ -24,7 +24,7 @@ from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs,
 PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
-"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
+"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` on the device."""
 
 PosedReader = tuple[EmbeddingReader, str]
 """With the pose in which its embeddings are."""
@@ -42,6 +42,16 @@ def encoding_reader(case: PreprocessedCase, grid: TileGrid, source: EncoderSourc
         return source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose))
 
     return read
+
+
+def _for_heads(read: EmbeddingReader, source: EncoderSource) -> EmbeddingReader:
+    """Return a reader in the layout and type that heads compute in, so that not every head has to turn and round them.
+
+    An encoder that computed in bfloat16 loses nothing by it; one that is tuned with its head takes images in float32.
+    """
+    half = source.precision == "bfloat16" and not source.encoding.tuned
+    kind = torch.bfloat16 if half else torch.float32
+    return lambda indices: read(indices).to(kind, memory_format=torch.channels_last)
 
 
 def slice_probabilities(
@@ -93,9 +103,12 @@ def embedding_readers(
     grid, entries = tile_grid(case.properties.shape[1:], source.encoding), cached or {}
     return [
         (
-            cached_reader(entries[pose], source.device)
-            if pose in entries
-            else encoding_reader(case, grid, source, pose),
+            _for_heads(
+                cached_reader(entries[pose], source.device)
+                if pose in entries
+                else encoding_reader(case, grid, source, pose),
+                source,
+            ),
             pose,
         )
         for pose in (PLAIN, *poses)
@@ -135,7 +148,8 @@ def _mean_probabilities(
         for head in heads:
             with torch.autocast(embedding.device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
                 logits = run_in_memory(head, embedding)
-            probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
+            logits = logits.to(torch.float32, memory_format=torch.contiguous_format)  # class by class, as it is resized
+            probabilities = torch.sigmoid(logits) if labels.has_regions else torch.softmax(logits, 1)
             probabilities = put_back(probabilities, pose)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "a model has at least one head"
