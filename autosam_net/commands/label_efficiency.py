@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.data.prompts import PROMPT_KINDS, PromptOptions
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.jsonio import read_sealed, to_json
 
@@ -38,6 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fold", default="0", metavar="K", help="whose held-out cases are predicted (default 0)")
     parser.add_argument(
         "--unlabelled", action="store_true", help="also with the fold's other patients as unlabelled cases"
+    )
+    parser.add_argument(
+        "--zero-shot",
+        nargs="+",
+        default=(),
+        choices=(*PROMPT_KINDS, *(f"{kind}-holes" for kind in PROMPT_KINDS)),
+        metavar="KIND",
+        help="also SAM as it is, at 0 patients, prompted from the references: box, point, both; box-holes for rings",
     )
     limit = "limit of encoding and training together, for each run"
     parser.add_argument("--max-minutes", type=float, metavar="M", help=limit)
@@ -71,11 +80,12 @@ class _Run:
 
     @property
     def record(self) -> LabelRun:
-        from autosam_net.evaluation.label_efficiency import LabelRun, read_figures
+        from autosam_net.evaluation.label_efficiency import LabelRun, read_figures, read_prompts
 
         labelled = "all" if self.options.labelled is None else str(self.options.labelled)
         name = f"{self.configuration} (unlabelled)" if self.options.unlabelled else self.configuration
-        return LabelRun(name, labelled, self.patients, self.options.seed, read_figures(self.folder))
+        figures, prompts = read_figures(self.folder), read_prompts(self.folder)
+        return LabelRun(name, labelled, self.patients, self.options.seed, figures, prompts)
 
 
 def _measure(arguments: argparse.Namespace) -> None:
@@ -92,14 +102,35 @@ def _measure(arguments: argparse.Namespace) -> None:
     dataset = find_dataset(arguments.dataset, folders)
     plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     runs = _runs(arguments, numbers, dataset, plan, folders)
+    untrained = _zero_shot_records(arguments, dataset, plan, folders)
     output = folders.results / dataset.name / "label_efficiency"
     for position, job in enumerate(sorted(runs, key=lambda job: job.options.seed), start=1):
         if not job.is_finished:
             print(f"{position} of {len(runs)}: {job.model.name} fold {job.fold}")
             train_and_validate(dataset, plan, job.configuration, job.fold, job.options, folders)
-        write_label_efficiency(output, [job.record for job in runs if job.is_finished])
-    print(label_efficiency_table([job.record for job in runs]))
+        write_label_efficiency(output, [*untrained, *(job.record for job in runs if job.is_finished)])
+    print(label_efficiency_table([*untrained, *(job.record for job in runs)]))
     print(f"runs.csv, table.csv and label_efficiency.png: {output}")
+
+
+def _zero_shot_records(
+    arguments: argparse.Namespace, dataset: DatasetSpec, plan: Plan, folders: Folders
+) -> list[LabelRun]:
+    """Return what SAM reaches as it is, segmenting what was not segmented before."""
+    from autosam_net.evaluation.label_efficiency import LabelRun, read_figures, read_prompts
+    from autosam_net.inference.zero_shot import ZeroShotRun
+
+    runs = []
+    for text in dict.fromkeys(arguments.zero_shot):
+        kind, _, holes = text.partition("-")
+        runs.append(ZeroShotRun(dataset, plan, arguments.fold, PromptOptions(kind, holes=bool(holes)), folders))
+    for job in [job for job in runs if not job.is_finished]:
+        print(f"{job.folder.parent.name} fold {job.fold}")
+        job.segment(device_of(arguments))
+    return [
+        LabelRun("zero-shot", "0", 0, job.options.seed, read_figures(job.folder), read_prompts(job.folder))
+        for job in runs
+    ]
 
 
 def parse_labelled(text: str) -> int | None:

@@ -24,7 +24,7 @@ from autosam_net.commands.cli import (
     new_parser,
     run,
 )
-from autosam_net.data.plan import STRATEGIES, parse_tuning
+from autosam_net.data.plan import STRATEGIES, parse_prompts, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         "Train a head over the frozen encoder, or tune both, on one fold; then validate on the raw grid."
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
-    parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
+    parser.add_argument("configuration", help="vit, cnn, linear, unet, prompted, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
     parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
     parser.add_argument(
@@ -54,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--from-head", action="store_true", help="with --tune: begin with the trained head, trained first where missing"
+    )
+    parser.add_argument(
+        "--prompts", metavar="KIND", help="of a head that needs them: box, point or both (default: as planned)"
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
@@ -85,6 +88,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
     parse_tuning(arguments.tune)
+    parse_prompts(arguments.prompts)
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -144,6 +148,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         overwrite=arguments.overwrite,
         tune=arguments.tune,
         from_head=arguments.from_head,
+        prompts=arguments.prompts,
     )
 
 

@@ -18,12 +18,13 @@ SECONDS = ("training_seconds", "encoding_seconds")
 
 @dataclass(frozen=True)
 class LabelRun:
-    """One training and its validation.
+    """One training and its validation, or that of the unadapted SAM.
 
     Attributes:
-        labelled: as it was asked for, a number or "all".
+        labelled: as it was asked for, a number or "all"; "0" for what was not trained.
         patients: trained on.
         figures: what was measured: Dice (mean over the classes), Dice of each class, HD95, seconds; None: undefined.
+        prompts: that the held-out cases were predicted with, in words; None where none are needed.
     """
 
     configuration: str
@@ -31,6 +32,12 @@ class LabelRun:
     patients: int
     seed: int
     figures: Mapping[str, float | None]
+    prompts: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the configuration, with the prompts that it needs."""
+        return self.configuration if self.prompts is None else f"{self.configuration} ({self.prompts})"
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,11 @@ class LabelGroup:
     mean: Mapping[str, float | None]
     sd: Mapping[str, float | None]
 
+    @property
+    def name(self) -> str:
+        """Return the configuration, with the prompts that it needs."""
+        return self.runs[0].name
+
 
 def read_figures(folder: Path) -> dict[str, float | None]:
     """Return the figures of a trained fold: those of its validation and the seconds that it took.
@@ -62,20 +74,31 @@ def read_figures(folder: Path) -> dict[str, float | None]:
         "Dice": summary["foreground_mean"]["Dice"],
         **{f"Dice {names[key]}": mean["Dice"] for key, mean in summary["mean"].items()},
         "HD95": summary["foreground_mean"]["HD95"],
-        **{name: seconds[name.removesuffix("_seconds")] for name in SECONDS},
+        **{name: seconds.get(name.removesuffix("_seconds"), 0.0) for name in SECONDS},
     }
+
+
+def read_prompts(folder: Path) -> str | None:
+    """Return the prompts that a fold's held-out cases were predicted with, in words, if any.
+
+    Raises:
+        PlanError: validation/summary.json is missing or damaged.
+    """
+    prompts: str | None = read_sealed(folder / "validation" / "summary.json").get("prompts")
+    return prompts
 
 
 def group_runs(runs: Sequence[LabelRun]) -> list[LabelGroup]:
     """Return one group for each configuration and number of patients, in the order of the runs."""
     members: dict[tuple[str, str, int], list[LabelRun]] = {}
     for run in runs:
-        members.setdefault((run.configuration, run.labelled, run.patients), []).append(run)
+        members.setdefault((run.name, run.labelled, run.patients), []).append(run)
     groups = []
-    for key, group in members.items():
+    for (_, labelled, patients), group in members.items():
         values = {name: [run.figures[name] for run in group] for name in group[0].figures}
         mean = {name: _mean(found) for name, found in values.items()}
-        groups.append(LabelGroup(*key, tuple(group), mean, {name: _sd(found) for name, found in values.items()}))
+        sd = {name: _sd(found) for name, found in values.items()}
+        groups.append(LabelGroup(group[0].configuration, labelled, patients, tuple(group), mean, sd))
     return groups
 
 
@@ -95,9 +118,9 @@ def write_label_efficiency(folder: Path, runs: Sequence[LabelRun]) -> None:
     figures = list(runs[0].figures)
     _write_csv(
         folder / "runs.csv",
-        ["configuration", "labelled", "patients", "seed", *figures],
+        ["configuration", "prompts", "labelled", "patients", "seed", *figures],
         [
-            [run.configuration, run.labelled, run.patients, run.seed, *map(_rounded, run.figures.values())]
+            [run.configuration, run.prompts, run.labelled, run.patients, run.seed, *map(_rounded, run.figures.values())]
             for run in runs
         ],
     )
@@ -105,13 +128,14 @@ def write_label_efficiency(folder: Path, runs: Sequence[LabelRun]) -> None:
         folder / "table.csv",
         [
             "configuration",
+            "prompts",
             "labelled",
             "patients",
             "runs",
             *(f"{name} {of}" for name in figures for of in ("mean", "sd")),
         ],
         [
-            [group.configuration, group.labelled, group.patients, len(group.runs)]
+            [group.configuration, group.runs[0].prompts, group.labelled, group.patients, len(group.runs)]
             + [_rounded(part[name]) for name in figures for part in (group.mean, group.sd)]
             for group in groups
         ],
@@ -133,11 +157,12 @@ def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_xscale("log")
-    names = list(dict.fromkeys(group.configuration for group in groups))
+    untrained = any(group.patients == 0 for group in groups)
+    axes.set_xscale(**({"value": "symlog", "linthresh": 1, "linscale": 0.4} if untrained else {"value": "log"}))
+    names = list(dict.fromkeys(group.name for group in groups))
     for index, name in enumerate(names):
         aside = 1.04 ** (index - (len(names) - 1) / 2)  # so that one does not hide another
-        own = sorted((group for group in groups if group.configuration == name), key=lambda group: group.patients)
+        own = sorted((group for group in groups if group.name == name), key=lambda group: group.patients)
         runs = [run for group in own for run in group.runs]
         mean = [_number(group.mean["Dice"]) for group in own]
         spread = [_number(group.sd["Dice"]) for group in own]
@@ -145,6 +170,8 @@ def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
         axes.errorbar(places, mean, spread, color=f"C{index}", marker="s", capsize=4, label=name)
         dots = [run.patients * aside for run in runs], [_number(run.figures["Dice"]) for run in runs]
         axes.plot(*dots, "o", color=f"C{index}", alpha=0.5, markersize=4)
+        if own[-1].patients == 0:
+            axes.axhline(mean[-1], color=f"C{index}", linestyle=":")  # what labels have to beat
     ticks = sorted({group.patients for group in groups})
     axes.set_xticks(ticks, [str(number) for number in ticks])
     axes.set_xticks([], minor=True)
@@ -170,7 +197,7 @@ def label_efficiency_table(runs: Sequence[LabelRun]) -> str:
     for group in group_runs(runs):
         minutes = sum(group.mean[name] or 0.0 for name in SECONDS) / 60
         figures = [_with_spread(group, "Dice", 3), _with_spread(group, "HD95", 2), f"{minutes:.1f}"]
-        table.add_row(group.configuration, group.labelled, str(len(group.runs)), *figures)
+        table.add_row(group.name, group.labelled, str(len(group.runs)), *figures)
     return as_text(table)
 
 

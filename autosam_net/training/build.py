@@ -11,7 +11,7 @@ from autosam_net.data.plan import Encoding, Plan, Tuning
 from autosam_net.embedding.embed import EncoderSource, encode_inputs
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder
-from autosam_net.encoders.tuning import tune_encoder, tune_head
+from autosam_net.encoders.tuning import load_learnt, tune_encoder, tune_head
 from autosam_net.heads.head import HeadShape, build_head
 
 
@@ -22,14 +22,17 @@ def head_shape(plan: Plan) -> HeadShape:
 
 
 class TunedModel(nn.Module):
-    """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S)."""
+    """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S).
+
+    What else the head takes, such as prompts, goes along with the inputs.
+    """
 
     def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
         super().__init__()
         self.encoder, self.head, self.encoding = encoder, head, encoding
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding))
+    def forward(self, images: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding), *others)
         return logits
 
 
@@ -67,7 +70,7 @@ def build_model(
     device = encoder.scale.device
     network = build_head(head, head_shape(plan), settings, encoder.mask_decoder_weights)
     if start is not None:
-        network.load_state_dict(start)
+        load_learnt(network, start)
     if tuning is None:
         return network.to(device)
     tune_head(network, tuning)
