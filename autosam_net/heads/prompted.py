@@ -18,6 +18,7 @@ from autosam_net.data.prompts import NO_POINT, NO_TOKEN, PromptOptions
 from autosam_net.errors import WeightsError
 from autosam_net.heads.attention import fold_attention
 from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
+from autosam_net.heads.vit import filtered, upscale
 
 ABSENT = -20.0  # logit of a class without a prompt; a probability of 2e-9, and finite, for the loss
 AT_ONCE = 16  # masks in one pass of the decoder
@@ -68,7 +69,9 @@ class PromptedHead(nn.Module):
             prompts: tokens (B, classes, contours, tokens, 3) of `preprocessing.prompts.stack_tokens`, in pixels of the
                 input; a second contour is that of a hole.
         """
-        masks = self._masks(self.dropout(embedding), prompts)
+        embedding = embedding.contiguous(memory_format=torch.channels_last)  # token by token, for the transformer
+        without_mask = self.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
+        masks = self._masks(self.dropout(embedding) + without_mask, prompts)
         outer = masks[:, :, 0]
         logits = torch.minimum(outer, -masks[:, :, 1]) if masks.shape[2] > 1 else outer  # (B, classes, S, S)
         if len(self.classes) == logits.shape[1]:
@@ -94,15 +97,14 @@ class PromptedHead(nn.Module):
         decoder, count = self.mask_decoder, len(prompts)
         tokens = self._embedded(prompts) + self.classes[outputs][:, None]
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(count, -1, -1)
-        nothing = self.prompt_encoder.no_mask_embed.weight.view(1, -1, 1, 1)
         with torch.autocast(embedding.device.type, enabled=False):  # sines of large angles
             positions = self.prompt_encoder.get_dense_pe()  # (1, C, h, w)
         tokens, image = decoder.transformer(
-            embedding + nothing, positions.expand(count, -1, -1, -1), torch.cat([own, tokens], dim=1)
+            embedding, positions.expand(count, -1, -1, -1), torch.cat([own, tokens], dim=1)
         )
-        image = decoder.output_upscaling(image.transpose(1, 2).reshape(embedding.shape))  # (N, C / 8, 4 h, 4 w)
+        image = upscale(image.transpose(1, 2).view(embedding.shape), decoder.output_upscaling)
         filters = decoder.output_hypernetworks_mlps[0](tokens[:, 1])  # (N, C / 8)
-        return enlarge(torch.einsum("nc,nchw->nhw", filters, image)[:, None].float(), self.size)[:, 0]
+        return enlarge(filtered(image, filters[..., None]), self.size)[:, 0].float()
 
     def _embedded(self, prompts: Tensor) -> Tensor:
         """Return what SAM's prompt encoder makes of tokens (N, tokens, 3), as (N, tokens, C)."""
