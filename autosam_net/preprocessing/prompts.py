@@ -178,8 +178,10 @@ def tile_outlines(prompts: Sequence[Prompt], grid: TileGrid, index: int) -> dict
     position, tile = divmod(index, len(grid.origins))
     outlines: dict[str, tuple[Outline, ...]] = {}
     for prompt in prompts:
+        if prompt.slice != position:
+            continue
         inside = [_cut(outline, grid.origins[tile], grid.size) for outline in prompt.outlines]
-        if prompt.slice == position and inside[0].tells:
+        if inside[0].tells:
             outlines[prompt.label] = tuple(outline for outline in inside if outline.tells)
     return outlines
 
