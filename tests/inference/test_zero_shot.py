@@ -112,9 +112,9 @@ def test_what_is_not_prompted_for_is_not_there(
 ) -> None:
     labels = prepared.plan.label_set
     assert not segment(prepared, case, entry, labels, prompts=[]).any()
-    (one,) = [prompt for prompt in draw_prompts(case, labels, BOX) if (prompt.slice, prompt.label) == (1, "left")][:1]
+    (one,) = [prompt for prompt in draw_prompts(case, labels, BOX) if (prompt.slice, prompt.label) == (1, "LV")][:1]
     found = segment(prepared, case, entry, labels, prompts=[one])
-    assert set(np.unique(found[1])) == {0, *labels.targets["left"]} and not found[[0, 2]].any()
+    assert set(np.unique(found[1])) == {0, *labels.targets["LV"]} and not found[[0, 2]].any()
 
 
 def test_regions_are_outputs_of_their_own(
