@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,10 +9,11 @@ import pytest
 
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Encoding, Normalization, Preprocessing, RgbSource
+from autosam_net.data.plan import STRATEGIES, Encoding, Normalization, Preprocessing, RgbSource
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import UsageError
 from planning import rules
+from planning.machine import TunedProbe
 from tests.planning.figures import RECIPES, case, dataset, fingerprint, intensities, machine
 
 LITE, VIT = ENCODERS.get("lite_medsam"), ENCODERS.get("vit_b")
@@ -315,3 +317,22 @@ def test_inputs_are_slices_times_tiles() -> None:
 def test_channel_names_reach_the_reason() -> None:
     _, reason = rules.choose_normalizations(ACDC, dataset(("cine MR",)).channel_names, ".nii.gz")
     assert "'cine MR'" in reason
+
+
+@pytest.mark.parametrize(
+    ("device", "tuned", "patients", "expected", "why"),
+    [
+        ("cpu", None, 80, "head", "takes over 2 s for one input on cpu, has no blocks to tune"),
+        ("cpu", TunedProbe(1.5, {rules.TUNING: 3e3}), 80, "head", "600 fit an hour, under the 1000"),
+        ("cuda", TunedProbe(0.01, {rules.TUNING: 9e3}), 80, "head", "takes 9000 MiB of memory, 8000 are there"),
+        ("cuda", TunedProbe(0.01, {rules.TUNING: 3e3}), 4, "head", "trains on 4 patients, under the 5"),
+        ("cuda", TunedProbe(0.01, {rules.TUNING: 3e3}), 80, rules.TUNING, r"--tune encoder\+head:lora --from-head"),
+        ("cpu", TunedProbe(0.1, {rules.TUNING: 3e3}), 80, rules.TUNING, "9000 fit an hour"),
+    ],
+)
+def test_the_encoder_learns_where_time_memory_and_patients_allow_it(
+    device: str, tuned: TunedProbe | None, patients: int, expected: str, why: str
+) -> None:
+    strategy, reason = rules.choose_strategy(machine(device), tuned, patients)
+    assert strategy == expected and strategy in STRATEGIES
+    assert re.search(why, reason) and "\n" not in reason
