@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +97,7 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
             memory[name] = peak_memory_mib(machine.device)
-            recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
+            recipes[name] = HeadRecipe(**{**vars(recipe), "settings": dict(recipe.settings)})
         tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, memory["encode"])
     return Probe(machine, seconds, times, memory, recipes, tuned)
 
@@ -185,19 +184,34 @@ def _time_head(
     loss_function = SegmentationLoss(labels).to(machine.device)
     channels, grid = shape.channels + shape.pixels * CELL**2, round(recipe.crop * shape.grid)
     embedding = torch.randn(recipe.batch_size, channels, grid, grid, device=machine.device)
+    inputs = [embedding]
+    if recipe.prompts is not None:
+        inputs.append(_whole_boxes(recipe.batch_size, shape, labels).to(machine.device))
     target = torch.zeros((recipe.batch_size, grid * shape.stride, grid * shape.stride), dtype=torch.uint8)
     target = target.to(machine.device)
 
     def step() -> None:
         kind = torch.device(machine.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=machine.bfloat16):
-            logits = head(embedding)
+            logits = head(*inputs)
         optimizer.zero_grad(set_to_none=True)
         loss: torch.Tensor = loss_function(logits, target)
         loss.backward()
         optimizer.step()
 
     return _fastest(step, machine)
+
+
+def _whole_boxes(count: int, shape: HeadShape, labels: LabelSet) -> torch.Tensor:
+    """Return prompts for every class in each of `count` inputs, boxes around all of it."""
+    import torch
+
+    from autosam_net.data.prompts import Outline
+    from autosam_net.preprocessing.prompts import stack_tokens
+
+    side = float(shape.input_size - 1)
+    outlines = dict.fromkeys(labels.targets, (Outline(box=(0.0, 0.0, side, side)),))
+    return torch.from_numpy(stack_tokens([outlines] * count, labels))
 
 
 def _fastest(work: Callable[[], object], machine: Machine) -> float:

@@ -451,8 +451,10 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
         weight_decay=recipe.weight_decay,
         encoder=recipe.encoder,
         crop=crop,
+        prompts=recipe.prompts,
     )
     own = "" if recipe.encoder is None else f"; {ENCODERS.get(recipe.encoder).description}"
+    own += "" if recipe.prompts is None else f"; needs {recipe.prompts.in_words} in every slice"
     epochs = configuration.epochs_for(inputs, patients)
     return configuration, (
         f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "

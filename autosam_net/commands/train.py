@@ -25,7 +25,7 @@ from autosam_net.commands.cli import (
     new_parser,
     run,
 )
-from autosam_net.data.plan import STRATEGIES, parse_tuning
+from autosam_net.data.plan import STRATEGIES, parse_prompts, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         "Train a head over the frozen encoder, or tune both, on one fold; then validate on the raw grid."
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
-    parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
+    parser.add_argument("configuration", help="vit, cnn, linear, unet, prompted, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
     parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
     parser.add_argument(
@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--anyway", action="store_true", help=untried)
     blocks = "with LoRA or adapters: tune the encoder's last N attention blocks only, and cache what lies below"
     parser.add_argument("--last-blocks", type=int, metavar="N", help=blocks)
+    parser.add_argument(
+        "--prompts", metavar="KIND", help="of a head that needs them: box, point or both (default: as planned)"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
@@ -88,6 +91,7 @@ class _Job:
 def _train(arguments: argparse.Namespace) -> None:
     demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
     parse_tuning(arguments.tune)  # before torch is imported
+    parse_prompts(arguments.prompts)
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -151,6 +155,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         from_head=arguments.from_head,
         last_blocks=arguments.last_blocks,
         anyway=arguments.anyway,
+        prompts=arguments.prompts,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.plan import PLAIN, TUNED_PATIENTS, Plan
+from autosam_net.data.prompts import PROMPTS_FILE, Prompt, write_prompts
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.errors import UsageError
@@ -30,6 +31,7 @@ from autosam_net.inference.pseudo_labels import write_lessons
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
+from autosam_net.preprocessing.prompts import draw_prompts, prompts_on_raw_grid
 from autosam_net.training.cases import count_patients, patients_of, training_split, unlabelled_part
 from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.run import ModelFolder, TrainingOptions
@@ -39,8 +41,13 @@ from autosam_net.training.train import train_head
 log = logging.getLogger(__name__)
 TRIALS_FOLDER = "trials"
 
-SlicesOf = Callable[[PreprocessedCase, Mapping[str, CachedEmbedding]], Iterator[NDArray[np.float32]]]
-"""Takes a case and its embeddings by pose, yields slices: probabilities `(outputs, Y, X)` on the cropped raw grid."""
+SlicesOf = Callable[
+    [PreprocessedCase, Mapping[str, CachedEmbedding], Sequence[Prompt] | None], Iterator[NDArray[np.float32]]
+]
+"""Takes a case, its embeddings by pose, and prompts in preprocessed pixels where the plan has them; yields slices.
+
+These are probabilities `(outputs, Y, X)` on the cropped raw grid.
+"""
 
 
 def train_and_validate(
@@ -59,7 +66,7 @@ def train_and_validate(
         UsageError: the options contradict each other, or a trial ends with less than the head reaches.
     """
     held_out = training_split(dataset, fold, options, folders).val
-    planned, plan = plan, plan.for_configuration(configuration, options.tuning)
+    planned, plan = plan, plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     _check_options(planned, plan, configuration, options)
     lessons, start = None, None
     if options.from_head and plan.encoding.tuned and not (options.anyway or options.trial):
@@ -120,6 +127,8 @@ def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOption
     check_tuning(settings.tuning, settings.head, f"{name}: tuning")
     if options.unlabelled and settings.tuning is not None:
         raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
+    if options.unlabelled and plan.prompts is not None:
+        raise UsageError(f"--unlabelled: nobody prompts what has no labels, and {name} needs prompts. Leave it out.")
     if options.from_head and (options.tuning is None or planned.configuration(name).tuning is not None):
         raise UsageError("--from-head: goes with --tune, of a configuration that tunes nothing by the plan.")
 
@@ -143,9 +152,12 @@ def validate_fold(
 
     tallies: dict[str, ConfidenceTally] = {}
 
-    def slices_of(case: PreprocessedCase, entry: Mapping[str, CachedEmbedding]) -> Iterator[NDArray[np.float32]]:
-        tally = tallies[case.properties.name] = ConfidenceTally(plan.label_set)
-        return tally.watched(slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses))
+    def slices_of(
+        case: PreprocessedCase, entry: Mapping[str, CachedEmbedding], prompts: Sequence[Prompt] | None
+    ) -> Iterator[NDArray[np.float32]]:
+        tally, labels = ConfidenceTally(plan.label_set), plan.label_set
+        tallies[case.properties.name] = tally
+        return tally.watched(slice_probabilities(case, [head], labels, source, entry, plan.encoding.poses, prompts))
 
     output = folder / "validation"
     poses, largest = plan.encoding.all_poses, plan.largest_only()
@@ -178,7 +190,8 @@ def validate_cases(
 ) -> Summary:
     """Write label maps of labelled cases into `output`; return the summary, which is not written yet.
 
-    Embeddings are taken from the cache, and put there for the other heads to use.
+    Embeddings are taken from the cache, and put there for the other heads to use. Prompts, where the plan has them, are
+    drawn from the references, and written as well.
 
     Args:
         poses: whose embeddings `slices_of` is given.
@@ -188,11 +201,17 @@ def validate_cases(
     """
     references = label_files(dataset, cases)
     entries = embed_poses(dataset, plan, folders, cases, poses, device)
-    embedded = list(zip(cases, entries, strict=True))
+    embedded, given = list(zip(cases, entries, strict=True)), list[Prompt]()
     for name, entry in progress(embedded, "validate", len(cases), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         target = output / (name + dataset.file_ending)
-        slices = slices_of(case, entry)
+        prompts = None if plan.prompts is None else draw_prompts(case, plan.label_set, plan.prompts)
+        given += prompts_on_raw_grid(prompts or (), case.properties)
+        slices = slices_of(case, entry, prompts)
         export_case(target, slices, case.properties, plan.label_set, largest_only=largest_only)
     pairs = [(name, references[name], output / (name + dataset.file_ending)) for name in cases]
-    return evaluate_pairs(pairs, plan.label_set)
+    summary = evaluate_pairs(pairs, plan.label_set)
+    if plan.prompts is None:
+        return summary
+    write_prompts(output / PROMPTS_FILE, given)
+    return replace(summary, prompts=f"{plan.prompts.in_words}, from the reference")
