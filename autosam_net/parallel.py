@@ -97,12 +97,16 @@ def progress(
         delay=interval if brief and not terminal else delay,
         disable=log.level > logging.INFO,
     )
+    begin, done = time.monotonic(), 0
     with bar, _kept_going(bar):
         for item in items:
             if name is not None:
                 bar.set_postfix_str(name(item), refresh=False)
             yield item
+            done += 1
             bar.update()
+    if not brief:
+        log.debug("%s: %d of %d %ss in %.1f s", description, done, total, unit, time.monotonic() - begin)
 
 
 @contextmanager

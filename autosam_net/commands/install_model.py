@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from autosam_net.commands.cli import folders_of, new_parser, run
+from autosam_net.commands.cli import folders_of, load_libraries, new_parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> None:
+    load_libraries()
     from autosam_net.inference.best import BEST_FILE
     from autosam_net.inference.package import install_model
 

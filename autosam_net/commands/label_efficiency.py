@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import add_device, device_of, folders_of, load_libraries, new_parser, run
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.jsonio import read_sealed, to_json
 
@@ -83,6 +83,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     for name in ("seeds", "max_minutes"):
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
+    load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.evaluation.label_efficiency import label_efficiency_table, write_label_efficiency
     from autosam_net.inference.validate import train_and_validate

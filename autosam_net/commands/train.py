@@ -21,6 +21,7 @@ from autosam_net.commands.cli import (
     demand_planned_memory,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     run,
 )
@@ -85,6 +86,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
     parse_tuning(arguments.tune)
+    load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import add_device, device_of, folders_of, load_libraries, new_parser, run
 
 UPPER_BOUND = (
     "The prompts were drawn from the reference labels. These figures are an upper bound: whoever does not know the "
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _segment(arguments: argparse.Namespace) -> None:
+    load_libraries()
     from autosam_net.data.dataset import find_dataset
     from autosam_net.evaluation.report import summary_table
     from autosam_net.inference.prompts import PromptOptions
