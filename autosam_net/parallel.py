@@ -67,6 +67,7 @@ def progress(
     unit: str = "case",
     name: Callable[[Item], str] | None = None,
     brief: bool = False,
+    form: str | None = None,
 ) -> Iterator[Item]:
     """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds.
 
@@ -76,6 +77,7 @@ def progress(
     Args:
         name: what the bar says of the item in hand.
         brief: whether the caller says what has been done, so that a bar need not stay, and short work has no lines.
+        form: what a bar looks like, in tqdm's words, where its own has no sense.
     """
     from tqdm import tqdm
 
@@ -87,6 +89,7 @@ def progress(
         desc=description,
         total=total,
         unit=unit,
+        bar_format=form,
         ascii=not terminal,
         ncols=columns,
         nrows=lines,
@@ -136,7 +139,7 @@ def _kept_going(bar: Any) -> Iterator[None]:
 @contextmanager
 def working(description: str) -> Iterator[None]:
     """Show that work goes on which cannot be counted, and for how long it has."""
-    for _ in progress([None], description, 1, "step"):
+    for _ in progress([None], description, 1, "step", form="{desc}: {elapsed}"):
         yield
 
 

@@ -24,10 +24,13 @@ def _install(arguments: argparse.Namespace) -> None:
     load_libraries()
     from autosam_net.inference.best import BEST_FILE
     from autosam_net.inference.package import install_model
+    from autosam_net.paths import root_flag
 
-    models = install_model(arguments.zip, arguments.weights, folders_of(arguments))
+    folders = folders_of(arguments)
+    models = install_model(arguments.zip, arguments.weights, folders)
     for model in models:
         print(f"{model.path}: folds {', '.join(model.trained_folds())}")
     folder = models[0].path.parent
     chosen = "" if (folder / BEST_FILE).is_file() else " -c " + " ".join(model.path.name for model in models)
-    print(f"to predict with it: autosam_predict -d {folder.name}{chosen} -i INPUT -o OUTPUT")
+    root = root_flag(folders)
+    print(f"to predict with it: autosam_predict -d {folder.name}{chosen} -i INPUT -o OUTPUT{root}")
