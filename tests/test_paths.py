@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autosam_net.paths import Folders, find_folders, folder_origins
+from autosam_net.paths import Folders, find_folders, folder_origins, root_flag
 
 
 @pytest.fixture(autouse=True)
