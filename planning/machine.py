@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autosam_net.data.prompts import PromptOptions
+
 MIB = 2**20
+SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,20 @@ class HeadRecipe:
     weight_decay: float
     encoder: str | None = None
     crop: float = 1.0
+    prompts: PromptOptions | None = None
+
+
+@dataclass(frozen=True)
+class TunedProbe:
+    """What it costs to let the encoder learn.
+
+    Attributes:
+        seconds_per_input: of one training step by LoRA in all blocks.
+        memory_mib: strategy, such as "encoder+head:lora" -> expected peak with batches of `TUNED_BATCH`.
+    """
+
+    seconds_per_input: float
+    memory_mib: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class Probe:
         seconds_per_iteration: head -> one training step at the recipe's batch size.
         memory_mib: head -> peak while it trained, and "encode" -> peak of the encoder; 0 where the system does not say.
         recipes: head -> what it starts planning from; heads that do not fit the encoder are left out.
+        tuned: None where it was not measured: such an encoder is too slow, too large, or has no attention blocks.
     """
 
     machine: Machine
@@ -65,3 +83,4 @@ class Probe:
     seconds_per_iteration: Mapping[str, float]
     memory_mib: Mapping[str, float]
     recipes: Mapping[str, HeadRecipe]
+    tuned: TunedProbe | None = None

@@ -19,13 +19,14 @@ from autosam_net.commands.cli import (
     add_device,
     add_resources,
     demand_planned_memory,
+    demand_positive,
     device_of,
     folders_of,
     load_libraries,
     new_parser,
     run,
 )
-from autosam_net.data.plan import STRATEGIES, parse_tuning
+from autosam_net.data.plan import STRATEGIES, parse_prompts, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         "Train a head over the frozen encoder, or tune both, on one fold; then validate on the raw grid."
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
-    parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
+    parser.add_argument("configuration", help="vit, cnn, linear, unet, prompted, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
     parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
     parser.add_argument(
@@ -55,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--from-head", action="store_true", help="with --tune: begin with the trained head, trained first where missing"
+    )
+    untried = "with --from-head: tune the encoder without a trial on labelled patients that are held out of it"
+    parser.add_argument("--anyway", action="store_true", help=untried)
+    blocks = "with LoRA or adapters: tune the encoder's last N attention blocks only, and cache what lies below"
+    parser.add_argument("--last-blocks", type=int, metavar="N", help=blocks)
+    parser.add_argument(
+        "--prompts", metavar="KIND", help="of a head that needs them: box, point or both (default: as planned)"
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
@@ -82,10 +90,9 @@ class _Job:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    for name in ("epochs", "max_minutes", "labelled"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
-    parse_tuning(arguments.tune)
+    demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
+    parse_tuning(arguments.tune)  # before torch is imported
+    parse_prompts(arguments.prompts)
     load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
@@ -97,6 +104,8 @@ def _train(arguments: argparse.Namespace) -> None:
     preprocessed = folders.preprocessed / dataset.name
     plan = load_checked_plan(preprocessed / "plan.json", arguments.configuration)
     demand_planned_memory(plan, "encode", f"train:{arguments.configuration}")
+    if arguments.last_blocks is None:  # else less, of which nothing is known
+        demand_planned_memory(plan, f"tune:{arguments.tune}")
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)
     for fold in folds:
@@ -146,6 +155,9 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         overwrite=arguments.overwrite,
         tune=arguments.tune,
         from_head=arguments.from_head,
+        last_blocks=arguments.last_blocks,
+        anyway=arguments.anyway,
+        prompts=arguments.prompts,
     )
 
 
@@ -162,17 +174,20 @@ def _train_fold(job: _Job, fold: str) -> None:
         print(f"validated already: {folder / 'validation' / 'summary.json'}")
     else:
         print(f"trained on all cases: {folder}")
-    if job.options.unlabelled and (folder / "validation").is_dir():
-        print(_gain(job, folder))
+    if (folder / "validation").is_dir():
+        if job.options.unlabelled:
+            print(_gain(job, folder, replace(job.options, unlabelled=False), "the unlabelled cases"))
+        if job.options.from_head:
+            print(_gain(job, folder, job.options.untuned, "tuning"))
 
 
-def _gain(job: _Job, folder: Path) -> str:
-    """Return what the unlabelled cases brought, in a line."""
-    from autosam_net.evaluation.label_efficiency import read_figures
+def _gain(job: _Job, folder: Path, before: TrainingOptions, what: str) -> str:
+    """Return in a line what something brought to the head that was trained before without it."""
+    from autosam_net.evaluation.run_table import read_figures
 
-    name = replace(job.options, unlabelled=False).run_name(job.configuration)
-    without, with_them = (
+    name = before.run_name(job.configuration)
+    without, with_it = (
         read_figures(model / folder.name)["Dice"] or 0.0 for model in (folder.parent.parent / name, folder.parent)
     )
-    gain = f"mean Dice {without:.3f} without the unlabelled cases ({name}), {with_them:.3f} with them, trained longer"
-    return gain if with_them >= without else f"{gain}: they did harm; predict with -c {name}"
+    gain = f"mean Dice {without:.3f} without {what} ({name}), {with_it:.3f} with {what}, trained longer"
+    return gain if with_it >= without else f"{gain}: {what} did harm; predict with -c {name}"

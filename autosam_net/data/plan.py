@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from autosam_net.data.labels import LabelSet, LabelValue
+from autosam_net.data.prompts import PROMPT_KINDS, PromptKind, PromptOptions
 from autosam_net.errors import PlanError, UsageError
 from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import SPARSE, canonical, from_json, read_json
@@ -23,11 +24,12 @@ PLAIN = "plain"
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
 CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
-REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
-REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
+REFERENCE_INPUTS = 40  # training inputs up to which a head's own number of epochs is enough
+REFERENCE_PATIENTS = 2  # and patients: one slice each of many patients asks for more than many slices of one
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
 """What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
 TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory
+TUNED_PATIENTS = 5  # with fewer none can be held out to see whether it helps to tune the encoder of a trained head
 TUNED_ITERATIONS = 10  # of an epoch: such steps take seconds on a CPU, and time limits are looked at between epochs
 
 
@@ -86,6 +88,7 @@ class Encoding:
             learning from unlabelled cases; each costs one more encoder pass.
         pixels: the slice's own pixels go along with its embedding, for heads that draw boundaries with them.
         tuned: the encoder learns with the head: every head brings its own, and takes the inputs themselves.
+        tuned_from: attention block from which on it does; what lies below stays frozen, and heads take its features.
     """
 
     encoder: str
@@ -99,11 +102,14 @@ class Encoding:
     poses: tuple[str, ...] = ()
     pixels: bool = False
     tuned: bool = field(default=False, metadata=SPARSE)
+    tuned_from: int | None = field(default=None, metadata=SPARSE)
 
     @property
     def source(self) -> Encoding:
-        """Return what heads are given: embeddings, or the inputs where each head runs an encoder of its own."""
-        return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False) if self.tuned else self
+        """Return what heads are given: embeddings, or what the encoders of their own take: inputs, or features."""
+        if self.tuned and self.tuned_from is None:
+            return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False)
+        return replace(self, tuned=False)
 
     @property
     def weights_file(self) -> Path | None:
@@ -146,6 +152,7 @@ class Tuning:
         ratio: of an adapter's inner width to its outer one.
         blocks: numbers of the encoder's attention blocks that get updates or adapters, negative ones counted from the
             end; if null, all get updates, and the first two and the last two get adapters, as published.
+        cached: nothing below the first of `blocks` is recomputed: the features there are cached, as embeddings are.
         learning_rate: highest value for the encoder; if null, 1e-3 as published, and 1e-4 for all of its weights.
         weight_decay: for the encoder.
         recompute: save memory by computing the encoder's blocks a second time for the gradient.
@@ -159,11 +166,22 @@ class Tuning:
     learning_rate: float | None = None
     weight_decay: float = 0.1
     recompute: bool = False
+    cached: bool = field(default=False, metadata=SPARSE)
 
     @property
     def of_encoder(self) -> bool:
         """Return whether the encoder learns."""
         return self.part == "encoder+head"
+
+    @property
+    def in_blocks(self) -> bool:
+        """Return whether some of the encoder's blocks get updates or adapters."""
+        return self.of_encoder and self.method != "full"
+
+    @property
+    def first_block(self) -> int | None:
+        """Return the attention block below which all is cached, if anything is."""
+        return min(self.blocks) if self.cached and self.blocks else None
 
     @property
     def encoder_rate(self) -> float:
@@ -185,6 +203,17 @@ def parse_tuning(text: str) -> Tuning | None:
     return tuning
 
 
+def parse_prompts(text: str | None) -> PromptKind | None:
+    """Return the kind of prompt that `--prompts` asks for, if it does.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if text is not None and text not in PROMPT_KINDS:
+        raise UsageError(f"--prompts {text}: {suggest(text, PROMPT_KINDS)}")
+    return cast("PromptKind | None", text)
+
+
 @dataclass(frozen=True)
 class Configuration:
     """How one head is trained.
@@ -198,6 +227,7 @@ class Configuration:
         encoder: replaces the plan's; `image` for networks trained from scratch.
         crop: of each drawn input a random part is shown, this share of its side; 1 for the whole.
         tuning: of pretrained parts; if null, the head learns and the encoder is frozen.
+        prompts: of a head that needs them, how they are drawn from references.
     """
 
     head: str
@@ -211,6 +241,17 @@ class Configuration:
     encoder: str | None = None
     crop: float = 1.0
     tuning: Tuning | None = field(default=None, metadata=SPARSE)
+    prompts: PromptOptions | None = field(default=None, metadata=SPARSE)
+
+    def with_prompts(self, kind: PromptKind) -> Configuration:
+        """Return the same with another kind of prompt.
+
+        Raises:
+            UsageError: the head takes no prompts.
+        """
+        if self.prompts is None:
+            raise UsageError(f"--prompts {kind}: the head {self.head} takes no prompts. Leave it out.")
+        return replace(self, prompts=self.prompts.of_kind(kind))
 
     def with_tuning(self, tuning: Tuning) -> Configuration:
         """Return the same with a tuning; where the encoder learns, in fewer, whole inputs and more, shorter epochs."""
@@ -252,12 +293,14 @@ class Plan:
     """All decisions for one data set; the heads share preprocessing and embeddings.
 
     Attributes:
+        strategy: of `STRATEGIES`, the recommended one; followed only where --tune asks for it.
         keep_largest: classes of which predictions keep only the largest connected component, one after the other;
             `FOREGROUND` stands for all together.
         channel_names, labels, regions_class_order, file_ending: copied from dataset.json, so that a model folder
             says by itself what goes in and what comes out.
         reasons: decision -> one sentence with the figures that led to it.
         estimates: step -> predicted cost.
+        prompts: only in the plan that goes along with a head that needs prompts, how these are drawn from references.
     """
 
     version: int
@@ -274,6 +317,8 @@ class Plan:
     group_pattern: str | None
     reasons: Mapping[str, str]
     estimates: Mapping[str, StepEstimate]
+    strategy: str = field(default="head", metadata=SPARSE)
+    prompts: PromptOptions | None = field(default=None, metadata=SPARSE)
 
     @property
     def label_set(self) -> LabelSet:
@@ -302,7 +347,7 @@ class Plan:
             raise PlanError(f"{self.dataset}: no configuration {name!r}; {suggest(name, self.configurations)}")
         return self.configurations[name]
 
-    def for_configuration(self, name: str, tuning: Tuning | None = None) -> Plan:
+    def for_configuration(self, name: str, tuning: Tuning | None = None, prompts: PromptKind | None = None) -> Plan:
         """Return the plan as a configuration follows it: with its own encoder in place, where it names or tunes one.
 
         An encoder that it names sees the same views of the same inputs, and has its published weights, if any. The
@@ -310,20 +355,25 @@ class Plan:
 
         Args:
             tuning: takes the place of the configuration's own.
+            prompts: the same, of their kind.
 
         Raises:
             PlanError: the plan has none of that name.
+            UsageError: prompts, for a head that takes none.
         """
         configuration = self.configuration(name)
+        if prompts is not None:
+            configuration = configuration.with_prompts(prompts)
         if tuning is not None:
             configuration = configuration.with_tuning(tuning)
         encoding, own = self.encoding, configuration.encoder
         if own not in (None, encoding.encoder):
             encoding = replace(encoding, encoder=own, weights=None, pixels=False)
         if configuration.tuning is not None and configuration.tuning.of_encoder:
-            encoding = replace(encoding, tuned=True)
-        others = self.configurations if encoding == self.encoding else {}
-        return replace(self, encoding=encoding, configurations={**others, name: configuration})
+            encoding = replace(encoding, tuned=True, tuned_from=configuration.tuning.first_block)
+        others = self.configurations if (encoding, configuration.prompts) == (self.encoding, None) else {}
+        configurations = {**others, name: configuration}
+        return replace(self, encoding=encoding, configurations=configurations, prompts=configuration.prompts)
 
 
 def settings_digest(*settings: object) -> str:

@@ -11,11 +11,12 @@ results/Dataset027_ACDC/vit/                   a model: one configuration, train
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autosam_net.data.plan import Plan, Tuning, load_plan, parse_tuning
-from autosam_net.errors import ModelError, PlanError
+from autosam_net.data.plan import Plan, Tuning, load_plan, parse_prompts, parse_tuning
+from autosam_net.data.prompts import PromptKind
+from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
 from autosam_net.files import remove_folder, remove_leftovers
 from autosam_net.jsonio import read_sealed, write_json_if_changed
@@ -38,6 +39,11 @@ class TrainingOptions:
         overwrite: throw an earlier training away.
         tune: of `STRATEGIES`, what learns and how; other than `head` in place of the configuration's own tuning.
         from_head: begin with the head of the same training without tuning.
+        last_blocks: with an encoder that learns by updates or adapters, the number of its last attention blocks that
+            do; what lies below is cached.
+        anyway: tune the encoder of a trained head without a trial whether it helps.
+        trial: leave some of the labelled patients out, and validate on them instead of the fold's validation part.
+        prompts: of `PROMPT_KINDS`, in place of the configuration's own kind of prompt.
     """
 
     labelled: int | None = None
@@ -51,20 +57,49 @@ class TrainingOptions:
     overwrite: bool = False
     tune: str = "head"
     from_head: bool = False
+    last_blocks: int | None = None
+    anyway: bool = False
+    trial: bool = False
+    prompts: str | None = None
+
+    @property
+    def prompt_kind(self) -> PromptKind | None:
+        """Return the kind of prompt that is asked for, None for the configuration's own."""
+        return parse_prompts(self.prompts)
 
     @property
     def tuning(self) -> Tuning | None:
-        """Return what `tune` stands for, None for the head alone."""
-        return parse_tuning(self.tune)
+        """Return what `tune` and `last_blocks` stand for, None for the head alone.
+
+        Raises:
+            UsageError: there is no such strategy, or it tunes no blocks.
+        """
+        tuning = parse_tuning(self.tune)
+        if self.last_blocks is None:
+            return tuning
+        if tuning is None or not tuning.in_blocks:
+            raise UsageError("--last-blocks: goes with --tune encoder+head:lora or encoder+head:adapter.")
+        return replace(tuning, blocks=tuple(range(-self.last_blocks, 0)), cached=True)
+
+    @property
+    def untuned(self) -> TrainingOptions:
+        """Return the options of the same training of the head alone."""
+        return replace(self, tune="head", last_blocks=None, from_head=False)
 
     def run_name(self, configuration: str) -> str:
         """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.
 
-        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_from-head`, before all that.
+        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_last2` and `_from-head`, before all that;
+        and runs with another kind of prompt than the configuration's `prompted_point`.
         """
+        if self.prompt_kind is not None:
+            configuration += f"_{self.prompts}"
         if (tuning := self.tuning) is not None:
             part = tuning.part.partition("+")[0]
-            configuration += f"_{part}-{tuning.method}" + ("_from-head" if self.from_head else "")
+            configuration += f"_{part}-{tuning.method}" + (
+                "" if self.last_blocks is None else f"_last{self.last_blocks}"
+            )
+            configuration += "_from-head" if self.from_head else ""
         labelled = "" if self.labelled is None else f"_labelled{self.labelled}"
         seed = f"_seed{self.seed}" if labelled or self.seed else ""
         return configuration + labelled + seed + ("_unlabelled" if self.unlabelled else "")
@@ -109,9 +144,9 @@ class ModelFolder:
 
 
 def fit_together(first: Plan, second: Plan) -> bool:
-    """Return whether heads trained by these plans take the same embeddings and give the same outputs."""
+    """Return whether heads trained by these plans take the same inputs and give the same outputs."""
     one, other = (
-        (plan.preprocessing, plan.encoding, list(plan.labels.items()), plan.regions_class_order)
+        (plan.preprocessing, plan.encoding, plan.prompts, list(plan.labels.items()), plan.regions_class_order)
         for plan in (first, second)
     )
     return one == other

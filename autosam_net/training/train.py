@@ -30,7 +30,7 @@ from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
 from autosam_net.training.ahead import drawn_ahead
-from autosam_net.training.batches import Batch, BatchSource, CachedBatches
+from autosam_net.training.batches import Batch, BatchSource, CachedBatches, PromptedBatches
 from autosam_net.training.build import base_encoder, build_model, head_shape
 from autosam_net.training.cases import count_patients, records_of, training_split
 from autosam_net.training.check_plan import check_tuning
@@ -92,8 +92,9 @@ class _Run:
 
     @property
     def fresh_views(self) -> bool:
-        """Return whether batches are slices, augmented anew, instead of cached embeddings."""
-        return self.options.fresh_views or self.plan.encoding.tuned
+        """Return whether batches are slices, augmented anew, instead of cached embeddings or features."""
+        encoding = self.plan.encoding
+        return self.options.fresh_views or (encoding.tuned and encoding.tuned_from is None)
 
     @property
     def drawing_processes(self) -> int:
@@ -151,7 +152,7 @@ def train_head(
     options, folders = options or TrainingOptions(), folders or find_folders()
     assert (lessons is not None) == options.unlabelled, "unlabelled cases teach by pseudo-labels"
     assert (start is not None) == options.from_head, "a trained head is at hand where it is asked for"
-    plan = plan.for_configuration(configuration, options.tuning)
+    plan = plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     settings = plan.configuration(configuration)
     check_tuning(settings.tuning, settings.head, f"{configuration}: tuning")
     plan.largest_only()  # names a class that does not exist before hours of training
@@ -187,6 +188,8 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     batches: BatchSource = (
         _cached(run, dataset, split, folders, views) if views else _fresh_slices(run, dataset, split, folders)
     )
+    if (prompts := run.settings.prompts) is not None:
+        batches = PromptedBatches(batches, plan.label_set, prompts)
     more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
     patients = count_patients(split, dataset, folders)
@@ -276,9 +279,9 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
             batch, taught, rng = next(drawn)
             if run.fresh_views:
                 batch = _encoded(run, batch, rng)  # unchanged, if the model encodes them itself
-            inputs, labels = (part.to(device) for part in batch)
+            *inputs, labels = (part.to(device) for part in batch)
             with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
-                logits = model(inputs)
+                logits = model(*inputs)
             logits, labels = team.gathered(logits), team.gathered(labels)
             loss = loss_function(logits, labels)
             if taught is not None:
@@ -311,9 +314,10 @@ def _draw(
 
 def _encoded(run: _Run, batch: Batch, rng: np.random.Generator) -> Batch:
     """Return the embeddings of fresh slices, or parts of them, with their labels."""
-    images, labels = batch
+    images, *prompts, labels = batch
     embeddings = run.source.encode_tensor(images.to(run.options.device))
-    return cut_batch(rng, run.settings.crop, embeddings, labels, run.plan.label_set.foreground_values)
+    embeddings, labels = cut_batch(rng, run.settings.crop, embeddings, labels, run.plan.label_set.foreground_values)
+    return (embeddings, *prompts, labels)
 
 
 def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:

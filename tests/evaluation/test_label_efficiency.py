@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 
 from autosam_net.errors import PlanError
-from autosam_net.evaluation.label_efficiency import (
-    LabelRun,
-    group_runs,
-    label_efficiency_table,
-    read_figures,
-    write_label_efficiency,
-)
+from autosam_net.evaluation.label_efficiency import label_efficiency_table, write_label_efficiency
+from autosam_net.evaluation.run_table import LabelRun, group_runs, read_figures
 
 
 def record(
@@ -76,6 +71,16 @@ def test_the_table_shows_mean_and_spread() -> None:
     assert "0.700 ± 0.141" in several and "10.00 ± 0.00" in several and "1.5" in several
     assert any("0.900 " in line and "±" not in line for line in lines)
     assert any("vit" in line and "-" in line for line in lines)
+
+
+def test_what_needs_prompts_is_marked_and_stands_apart(tmp_path: Path) -> None:
+    zero = LabelRun("prompted", "0", 0, 0, RUNS[0].figures, "box prompts")
+    few = LabelRun("prompted", "1", 1, 0, RUNS[1].figures, "box prompts")
+    write_label_efficiency(tmp_path, [*RUNS, zero, few])
+    assert [row["prompts"] for row in rows(tmp_path / "table.csv")] == ["", "", "", "box prompts", "box prompts"]
+    assert rows(tmp_path / "runs.csv")[-2]["patients"] == "0"
+    assert "prompted (box prompts)" in label_efficiency_table([zero])
+    assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
 
 
 def written(folder: Path) -> Path:
