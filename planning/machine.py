@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from autosam_net.data.prompts import PromptOptions
 
 MIB = 2**20
+SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
 from autosam_net.memory import allowed_memory_mib
 from autosam_net.parallel import available_cores, progress, working
-from planning.machine import MIB, HeadRecipe, Machine, Probe, TunedProbe
+from planning.machine import MIB, SLOW_PASS, HeadRecipe, Machine, Probe, TunedProbe
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,6 @@ ENCODED = {"cpu": 2, "cuda": 8}  # inputs of a timed pass
 TIMED_RUNS = 3
 TIME_LIMIT = 2.0  # seconds, after which no run is added
 SLOW_RUN = 8.0  # seconds
-SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
 WORKSPACE = 1.3  # peak of a step over what it keeps for the gradient (LoRA in LiteMedSAM, batches of 4, on a CPU)
 TRAINED_BYTES = 12  # of a parameter that learns: its gradient and both moments of AdamW
 

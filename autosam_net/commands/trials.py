@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autosam_net.paths import Folders
     from autosam_net.training.run import ModelFolder, TrainingOptions
 
-WITHOUT_EFFECT = {"device", "resume", "overwrite"}  # options that do not change what a training is to reach
+WITHOUT_EFFECT = {"device", "resume", "overwrite", "anyway"}  # options that do not change what a training is to reach
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ PLAIN = "plain"
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
 CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
-REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
-REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
+REFERENCE_INPUTS = 40  # training inputs up to which a head's own number of epochs is enough
+REFERENCE_PATIENTS = 2  # and patients: one slice each of many patients asks for more than many slices of one
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
 """What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
 TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory

@@ -66,6 +66,7 @@ class Recipe:
 class HeadClass(Protocol):
     """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size).
 
+    In prediction, embeddings come in the type of autocast, and channels last: bfloat16 where heads compute in it.
     One whose recipe has a `crop` below 1 takes smaller grids too, and gives logits of `stride` times their side. One
     with the attribute `sees_pixels` gets the folded pixels as well, where `HeadShape.pixels` says that there are some.
     One that starts from the checkpoint's mask decoder may name what it has from there as `pretrained`, beginnings of

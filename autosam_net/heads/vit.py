@@ -73,14 +73,22 @@ class VitHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         batch, channels, height, width = embedding.shape
-        embedding = embedding.contiguous(memory_format=torch.channels_last)  # token by token, for the transformer
-        image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1)
-        position = self._positions(batch, height, width, embedding.device)  # (B, 256, h, w)
+        kind = self._type_between_layers(embedding)
+        embedding = embedding.to(kind, memory_format=torch.channels_last)  # token by token, for the transformer
+        image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1).to(kind)
+        position = self._positions(batch, height, width, embedding.device).to(kind)  # (B, 256, h, w)
         tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)
         tokens, image = self.transformer(image, position, tokens)
         image = upscale(image.transpose(1, 2).view(batch, channels, height, width), self.output_upscaling)
         filters = torch.stack([layer(tokens[:, index]) for index, layer in enumerate(self.filters)], dim=2)
         return enlarge(filtered(image, filters), self.logits_size)
+
+    def _type_between_layers(self, embedding: Tensor) -> torch.dtype:
+        """Return the type of autocast for prediction, which halves the memory of all pixels' tokens."""
+        device = embedding.device.type
+        if self.training or not torch.is_autocast_enabled(device):
+            return embedding.dtype
+        return torch.get_autocast_dtype(device)
 
     def _positions(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
         """Return SAM's encoding (B, 256, h, w) of the pixel centres, the image being [0, 1] x [0, 1]."""

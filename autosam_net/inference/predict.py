@@ -26,7 +26,7 @@ from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs,
 PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
-"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
+"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` on the device."""
 
 Reader = Callable[[Sequence[int]], tuple[torch.Tensor, ...]]
 """Takes numbers of encoder inputs, returns what heads take: their embeddings, and prompts where heads need them."""
@@ -47,6 +47,16 @@ def encoding_reader(case: PreprocessedCase, grid: TileGrid, source: EncoderSourc
         return source.encode(put(rgb_inputs(case.image, grid, source.encoding.rgb, indices), pose))
 
     return read
+
+
+def _for_heads(read: EmbeddingReader, source: EncoderSource) -> EmbeddingReader:
+    """Return a reader in the layout and type that heads compute in, so that not every head has to turn and round them.
+
+    An encoder that computed in bfloat16 loses nothing by it; one that is tuned with its head takes images in float32.
+    """
+    half = source.precision == "bfloat16" and not source.encoding.tuned
+    kind = torch.bfloat16 if half else torch.float32
+    return lambda indices: read(indices).to(kind, memory_format=torch.channels_last)
 
 
 def prompting_reader(
@@ -122,7 +132,7 @@ def posed_readers(
     for pose in (PLAIN, *poses):
         entry = entries.get(pose)
         embedding = encoding_reader(case, grid, source, pose) if entry is None else cached_reader(entry, source.device)
-        readers = [embedding]
+        readers = [_for_heads(embedding, source)]
         if prompts is not None:
             readers.append(prompting_reader(prompts, labels, grid, source.device, pose))
         posed.append((functools.partial(_read_all, readers), pose))
@@ -166,7 +176,8 @@ def _mean_probabilities(
         for head in heads:
             with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
                 logits = run_in_memory(head, *inputs)
-            probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
+            logits = logits.to(torch.float32, memory_format=torch.contiguous_format)  # class by class, as it is resized
+            probabilities = torch.sigmoid(logits) if labels.has_regions else torch.softmax(logits, 1)
             probabilities = put_back(probabilities, pose)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "a model has at least one head"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.plan import PLAIN, Plan
+from autosam_net.data.plan import PLAIN, TUNED_PATIENTS, Plan
 from autosam_net.data.prompts import PROMPTS_FILE, Prompt, write_prompts
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
@@ -19,6 +20,7 @@ from autosam_net.errors import UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
 from autosam_net.evaluation.confidence import ConfidenceTally
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
+from autosam_net.evaluation.run_table import read_figures
 from autosam_net.files import alone
 from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
@@ -30,11 +32,14 @@ from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.prompts import draw_prompts, prompts_on_raw_grid
-from autosam_net.training.cases import patients_of, training_split, unlabelled_part
+from autosam_net.training.cases import count_patients, patients_of, training_split, unlabelled_part
 from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.run import ModelFolder, TrainingOptions
 from autosam_net.training.team import this_team
 from autosam_net.training.train import train_head
+
+log = logging.getLogger(__name__)
+TRIALS_FOLDER = "trials"
 
 SlicesOf = Callable[
     [PreprocessedCase, Mapping[str, CachedEmbedding], Sequence[Prompt] | None], Iterator[NDArray[np.float32]]
@@ -51,18 +56,21 @@ def train_and_validate(
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
     With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
-    reach can be compared. A tuning that begins with a trained head has it trained and validated first as well.
+    reach can be compared. A tuning that begins with a trained head has it trained and validated first as well; where
+    the encoder is to learn, a trial before that says whether it helps, on labelled patients that are held out of it.
 
     The summary is None where the fold holds nothing out, and where the fold was trained and validated already.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
-        UsageError: the options contradict each other.
+        UsageError: the options contradict each other, or a trial ends with less than the head reaches.
     """
     held_out = training_split(dataset, fold, options, folders).val
     planned, plan = plan, plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     _check_options(planned, plan, configuration, options)
     lessons, start = None, None
+    if options.from_head and plan.encoding.tuned and not (options.anyway or options.trial):
+        _try_tuning(dataset, planned, configuration, fold, options, folders)
     if options.from_head:
         untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
         start = train_and_validate(dataset, planned, configuration, fold, untuned, folders)[0] / "model.safetensors"
@@ -78,6 +86,34 @@ def train_and_validate(
         return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
     _describe(ModelFolder(folder.parent), dataset, folders)
     return folder, None
+
+
+def _try_tuning(
+    dataset: DatasetSpec, plan: Plan, configuration: str, fold: str, options: TrainingOptions, folders: Folders
+) -> None:
+    """Train the head and tune the encoder on most of the labelled patients, and compare both on the others.
+
+    The validation part has no say in it, so that its figures remain those of cases nobody has chosen by.
+
+    Raises:
+        UsageError: tuning ends below the head, or there are too few patients to hold one out.
+    """
+    patients = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
+    if patients < TUNED_PATIENTS:
+        raise UsageError(
+            f"--from-head: fold {fold} trains on {patients} patients; with fewer than {TUNED_PATIENTS} none can be "
+            "held out to see whether tuning the encoder helps the trained head. Keep the head, or do it with --anyway."
+        )
+    own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
+    trial = replace(options, trial=True)
+    tuned, _ = train_and_validate(dataset, plan, configuration, fold, trial, own)
+    head = tuned.parent.with_name(trial.untuned.run_name(configuration)) / tuned.name
+    with this_team().leader_first():
+        before, after = (read_figures(folder)["Dice"] or 0.0 for folder in (head, tuned))
+    figures = f"on labelled patients held out for a trial, mean Dice {before:.3f} of the head, {after:.3f} after tuning"
+    if after < before:
+        raise UsageError(f"--from-head: {figures}. Keep the head, or do it with --anyway.")
+    log.info("%s", figures)
 
 
 def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOptions) -> None:

@@ -41,6 +41,8 @@ class TrainingOptions:
         from_head: begin with the head of the same training without tuning.
         last_blocks: with an encoder that learns by updates or adapters, the number of its last attention blocks that
             do; what lies below is cached.
+        anyway: tune the encoder of a trained head without a trial whether it helps.
+        trial: leave some of the labelled patients out, and validate on them instead of the fold's validation part.
         prompts: of `PROMPT_KINDS`, in place of the configuration's own kind of prompt.
     """
 
@@ -56,6 +58,8 @@ class TrainingOptions:
     tune: str = "head"
     from_head: bool = False
     last_blocks: int | None = None
+    anyway: bool = False
+    trial: bool = False
     prompts: str | None = None
 
     @property
