@@ -15,7 +15,7 @@ from autosam_net.device import choose_device
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import AutosamError
 from autosam_net.memory import free_memory_mib
-from autosam_net.parallel import available_cores
+from autosam_net.parallel import available_cores, working
 from autosam_net.paths import find_folders, folder_origins
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def check_torch() -> Finding:
     found = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     cure = "pip install --upgrade --force-reinstall torch torchvision, both in one call"
     try:
-        import torch
-        import torchvision
+        with working("load PyTorch"):
+            import torch
+            import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # compiled against one version of torch
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -225,7 +226,8 @@ def check_work(asked: str, name: str) -> Finding:
     if not has_weights(name):
         return Finding(topic, "warning", f"left out, the weights of {name} are not here", "see above")
     try:
-        seconds, shape = _encode_and_segment(asked, name)
+        with working("self-test"):
+            seconds, shape = _encode_and_segment(asked, name)
     except AutosamError as error:
         return Finding(topic, "problem", str(error), "see above")
     except (ImportError, OSError, RuntimeError) as error:

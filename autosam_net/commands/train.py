@@ -22,6 +22,7 @@ from autosam_net.commands.cli import (
     demand_positive,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     run,
 )
@@ -92,6 +93,7 @@ def _train(arguments: argparse.Namespace) -> None:
     demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
     parse_tuning(arguments.tune)  # before torch is imported
     parse_prompts(arguments.prompts)
+    load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan

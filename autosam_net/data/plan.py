@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,14 +16,16 @@ from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import SPARSE, canonical, from_json, read_json
 from autosam_net.registry import suggest
 
+log = logging.getLogger(__name__)
+
 PLAN_VERSION = 4
 FOREGROUND = "foreground"  # all classes together
 PLAIN = "plain"
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
 CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
-REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
-REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
+REFERENCE_INPUTS = 40  # training inputs up to which a head's own number of epochs is enough
+REFERENCE_PATIENTS = 2  # and patients: one slice each of many patients asks for more than many slices of one
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
 """What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
 TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory
@@ -391,4 +394,5 @@ def load_plan(path: Path) -> Plan:
     if version != PLAN_VERSION:  # before its structure, which is another in other versions
         raise PlanError(f"{path}: plan of version {version}, expected {PLAN_VERSION}. Plan again with --replan.")
     plan: Plan = from_json(Plan, content, str(path))
+    log.debug("read: %s", path)
     return plan

@@ -124,7 +124,7 @@ def load_encoder(
     network = _build(entry, input_size, state, path)
     decoder = {key: value.float() for key, value in state.items() if key.startswith(DECODER)}
     encoder = Encoder(entry, network, input_size, precision, weights_sha256(name, weights), decoder)
-    log.debug("%s: %s at %d px in %s on %s", name, path, input_size, precision, device)
+    log.debug("encoder %s: read %s; %d px, %s on %s", name, path, input_size, precision, device)
     return encoder.to(device)
 
 

@@ -24,7 +24,7 @@ from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
-from autosam_net.jsonio import sealed, to_json, write_json
+from autosam_net.jsonio import canonical, sealed, to_json, write_json
 from autosam_net.parallel import WHOLE, Part, available_cores, progress
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
@@ -192,7 +192,9 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         batches = PromptedBatches(batches, plan.label_set, prompts)
     more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
-    epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
+    patients = count_patients(split, dataset, folders)
+    epochs = run.settings.epochs_for(inputs, patients)
+    log.debug("%d encoder inputs of %d patients: %d epochs by the plan", inputs, patients, epochs)
     state = _initial_state(run, options.epochs or epochs)
     if run.checkpoint.exists():
         restore_checkpoint(run.checkpoint, state, run.digest)
@@ -200,6 +202,7 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         log.info("going on after iteration %d", state.iteration)
     if not team.leads:  # dropout of its own; the first process's is that of a process alone
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
+    log.debug("%s", canonical(run.settings))
     for part, count in count_parameters(state.model).items():
         log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
     _optimize(run, state, batches, more)

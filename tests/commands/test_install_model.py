@@ -406,7 +406,7 @@ def test_a_model_that_is_there_is_kept(
 ) -> None:
     words = [str(exported), *weights, "--root", str(tmp_path)]
     assert main(words) == 0
-    assert f"autosam_predict -d {NAME} -c linear -i INPUT -o OUTPUT" in capsys.readouterr().out
+    assert f"autosam_predict -d {NAME} -c linear -i INPUT -o OUTPUT --root {tmp_path}" in capsys.readouterr().out
     before = snapshot(tmp_path)
     assert main(words) == 0
     assert snapshot(tmp_path) == before
