@@ -42,7 +42,7 @@ class Registry(Generic[T]):
             UsageError: nothing is called so; the message offers the nearest names.
         """
         if name not in self._entries:
-            raise UsageError(f"unknown {self.kind} {name!r}; {suggest(name, self._entries)}")
+            raise UsageError(f"unknown {self.kind} {name!r}; {suggest(name, self)}")
         return self._entries[name]
 
     def names(self) -> list[str]:

@@ -132,6 +132,7 @@ def command_of(run: RunRecord, fold: FoldRecord, identifier: int) -> tuple[str, 
         ("--max-minutes", settings.max_minutes),
     ):
         words += [] if value is None else [flag, f"{value:g}"]
+    words += [] if settings.pretrained is None else ["--pretrained", settings.pretrained]
     words += [] if settings.tuning is None else ["--tune", settings.tune]
     switches = {"--unlabelled": settings.unlabelled, "--from-head": settings.from_head}
     return shlex.join([*words, *(flag for flag, given in switches.items() if given)]), False

@@ -38,6 +38,7 @@ class TrainingOptions:
         overwrite: throw an earlier training away.
         tune: of `STRATEGIES`, what learns and how; other than `head` in place of the configuration's own tuning.
         from_head: begin with the head of the same training without tuning.
+        pretrained: name of a part of a head that `autosam_pretrain` made, to begin with.
     """
 
     labelled: int | None = None
@@ -51,6 +52,7 @@ class TrainingOptions:
     overwrite: bool = False
     tune: str = "head"
     from_head: bool = False
+    pretrained: str | None = None
 
     @property
     def tuning(self) -> Tuning | None:
@@ -60,11 +62,14 @@ class TrainingOptions:
     def run_name(self, configuration: str) -> str:
         """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.
 
-        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_from-head`, before all that.
+        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_from-head`, before all that; a pretrained
+        U-Net is `unet_from-unet_027_fold0`.
         """
         if (tuning := self.tuning) is not None:
             part = tuning.part.partition("+")[0]
             configuration += f"_{part}-{tuning.method}" + ("_from-head" if self.from_head else "")
+        if self.pretrained is not None:
+            configuration += f"_from-{self.pretrained}"
         labelled = "" if self.labelled is None else f"_labelled{self.labelled}"
         seed = f"_seed{self.seed}" if labelled or self.seed else ""
         return configuration + labelled + seed + ("_unlabelled" if self.unlabelled else "")
