@@ -47,7 +47,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return all names in the order of registration."""
-        return list(self._entries)
+        return list(self)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

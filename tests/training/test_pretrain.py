@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 import torch
 
 from autosam_net.data.dataset import find_dataset
-from autosam_net.data.plan import Plan
 from autosam_net.data.splits import load_splits
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.catalog import ENCODERS
@@ -27,6 +25,7 @@ from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.inference.model import load_head
+from autosam_net.inference.package import export_model, load_model_zip
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, preprocess_dataset
 from autosam_net.training import loop
@@ -122,10 +121,8 @@ def test_every_encoder_of_the_catalogue(
         if not name.startswith(IMAGE_ENCODER) or name.endswith("pos_embed"):
             assert torch.equal(tensor, after[name]), "the decoder stays, and so do positions fitted to the input"
     images = torch.rand(1, 3, 64, 64)
-    found, start = (
-        load_encoder(name, 64, weights, precision="float32") for name, weights in (("mine", None), (encoder, file))
-    )
-    moved = (found(images) - start(images)).norm() / start(images).norm()
+    start = load_encoder(encoder, 64, file, precision="float32")(images)
+    moved = (load_encoder("mine", 64, precision="float32")(images) - start).norm() / start.norm()
     assert 0 < moved < 0.5, "two steps at a small rate"
 
 
@@ -235,9 +232,6 @@ def test_the_same_command_again_makes_nothing_and_another_is_refused(prepared: P
     assert pretrain(prepared.dataset, prepared.plan, replace(longer, overwrite=True), folders).sha256 != record.sha256
 
 
-Change = Callable[[Prepared], tuple[Plan, PretrainingOptions]]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -314,3 +308,22 @@ def test_other_data_do_not_go_on_from_a_checkpoint(own: Prepared, monkeypatch: p
     with pytest.raises(ModelError, match="this training began with another plan, other cases or other weights"):
         pretrain(own.dataset, own.plan, replace(QUICK, seed=5, name=f"{TINY}_900_fold0"), own.folders)
     assert find_dataset(900, own.folders) == own.dataset
+
+
+def test_a_model_on_it_is_handed_on_by_name_and_checksum(
+    prepared: Prepared, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = pretrain(prepared.dataset, prepared.plan, QUICK, folders)
+    encoding = replace(prepared.plan.encoding, encoder=record.name, weights=None)
+    plan = replace(prepared.plan, encoding=encoding)
+    train_head(prepared.dataset, plan, "linear", 0, TrainingOptions(labelled=1, epochs=1), folders)
+    manifest = export_model(prepared.dataset.identifier, tmp_path / "model.zip", folders=folders)
+    assert (manifest.encoder.name, manifest.encoder.sha256) == (record.name, record.sha256)
+    assert manifest.encoder.origin is None
+    load_model_zip(tmp_path / "model.zip")
+    monkeypatch.setenv("autosam_encoders", str(tmp_path / "receiver"))
+    message = rf"its heads need the encoder {record.name} \(sha256 {record.sha256}\), which is not known here\. Get"
+    with pytest.raises(WeightsError, match=message):
+        load_model_zip(tmp_path / "model.zip")
+    shutil.copytree(tmp_path / "encoders", tmp_path / "receiver")
+    load_model_zip(tmp_path / "model.zip")
