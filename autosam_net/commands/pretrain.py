@@ -65,7 +65,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     print(f"{record.file} (sha256 {record.sha256})")
     number, fold = dataset.identifier, record.fold
     if record.is_encoder:
-        print(f"autosam_plan_and_preprocess -d {number} --encoder {record.name} --replan, then autosam_train as always")
+        print(f"autosam_plan_and_preprocess -d {number} --encoder {record.name}, then autosam_train as always")
     else:
         print(f"autosam_train {number} {arguments.configuration} {fold} --pretrained {record.name}")
     if fold != "all":

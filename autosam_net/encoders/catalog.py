@@ -105,6 +105,10 @@ class EncoderCatalogue(Registry[EncoderEntry]):
             raise UsageError(f"encoder {name!r} was made from {record.base!r}; name its file with --plugin FILE.")
         return self._pretrained(record)
 
+    def is_registered(self, name: str) -> bool:
+        """Return whether an encoder of the program or of a plugin is called so."""
+        return name in self._entries
+
     def __contains__(self, name: object) -> bool:
         record = None if name in self._entries else find_record(str(name))
         return name in self._entries or (record is not None and record.is_encoder and record.base in self._entries)

@@ -63,7 +63,7 @@ class PretrainedRecord:
     @property
     def file(self) -> Path:
         """Return the file of the weights."""
-        return encoders_folder() / f"{self.name}.safetensors"
+        return weights_file(self.name)
 
     @property
     def is_encoder(self) -> bool:
@@ -78,6 +78,11 @@ class PretrainedRecord:
             f"{self.base}, pretrained without labels by {how} on {self.inputs} slices of {self.cases} cases "
             f"({self.dataset}, training part of fold {self.fold}), {self.iterations} batches of {self.batch_size}"
         )
+
+
+def weights_file(name: str) -> Path:
+    """Return where the weights of a network called `name` lie."""
+    return encoders_folder() / f"{name}.safetensors"
 
 
 def record_file(name: str) -> Path:

@@ -14,7 +14,7 @@ from autosam_net.errors import UsageError
 from autosam_net.files import sha256_of_files, sha256_of_text
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, preprocess_scans
-from autosam_net.training.cases import patients_of, scans_to_learn_from
+from autosam_net.training.cases import patients_of, records_of, scans_to_learn_from
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def find_material(
     Raises:
         DatasetError: a scan has another number of channels than planned.
         ImageFileError: a scan cannot be read.
+        PlanError: a held-out case is not preprocessed, so that nothing can be compared with it.
         UsageError: there is no scan in the folder, or they are the data set's test cases.
     """
     groups, root = patients_of(dataset, folders), cases_folder(dataset, folders)
@@ -53,9 +54,8 @@ def find_material(
         allowed = scans_to_learn_from(dataset, split, groups, list(found), str(unlabelled))
         place = folders.preprocessed / dataset.name / "unlabelled" / sha256_of_text(str(unlabelled.resolve()))[:12]
         preprocess_scans([CaseFiles(scan, found[scan]) for scan in allowed], plan, place)
-        patients |= _without_images_of(
-            {place / scan: patient for scan, patient in allowed.items()}, [root / case for case in split.val]
-        )
+        held_out = [root / record.properties.name for record in records_of(dataset, split.val, folders)]
+        patients |= _without_images_of({place / scan: patient for scan, patient in allowed.items()}, held_out)
     return Material(patients, tuple(own))
 
 

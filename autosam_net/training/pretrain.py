@@ -25,7 +25,7 @@ from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import NO_ENCODER, Plan, settings_digest
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import changed_checkpoint, load_encoder, read_checkpoint, supports_bfloat16
-from autosam_net.encoders.pretrained import NAME, PretrainedRecord, case_digest, find_record, record_file
+from autosam_net.encoders.pretrained import NAME, PretrainedRecord, case_digest, find_record, record_file, weights_file
 from autosam_net.encoders.tuning import ENCODER, count_parameters
 from autosam_net.encoders.weights import file_sha256, find_weights, weights_sha256
 from autosam_net.errors import UsageError
@@ -142,12 +142,12 @@ def pretrain(
     options, folders = options or PretrainingOptions(), folders or find_folders()
     origin = _origin(plan, options.configuration)
     name = options.network_name(dataset, origin.base)
-    _check_name(name)
+    _check_name(name, origin.plan)
     split = training_split(dataset, options.fold, TrainingOptions(), folders)
+    material = find_material(dataset, origin.plan, split, options.unlabelled, folders)
+    digest = _digest(origin, material, options)
     folder = folders.results / dataset.name / "pretraining" / name
     with alone(folder, "another process is making it. Wait until it has finished."):
-        material = find_material(dataset, origin.plan, split, options.unlabelled, folders)
-        digest = _digest(origin, material, options)
         if options.overwrite:
             _forget(folder, name)
         elif (record := find_record(name)) is not None:
@@ -180,20 +180,23 @@ def _origin(plan: Plan, configuration: str | None) -> _Origin:
     return _Origin(plan, plan.configuration(configuration).head)
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, plan: Plan) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(f"--name {name}: give letters, digits, _ + - and dots, no dot first.")
-    if name in ENCODERS and find_record(name) is None:
+    if ENCODERS.is_registered(name):
         raise UsageError(f"--name {name}: an encoder is called so. Give another name.")
+    if name == plan.encoding.encoder:
+        raise UsageError(f"--name {name}: the encoder to begin with is called so. Give another name.")
 
 
 def _digest(origin: _Origin, material: Material, options: PretrainingOptions) -> str:
     """Return the digest of all that the result depends on, the length left out."""
-    encoding, name = replace(origin.plan.encoding, weights=None), options.configuration
-    recipe = None if name is None else (origin.base, origin.plan.configuration(name).settings)
+    encoding, name = origin.plan.encoding, options.configuration
+    inputs = encoding.input_size, encoding.overlap, encoding.rgb, encoding.rotation
+    head = None if name is None else origin.plan.configuration(name).settings
     contents = [(load_record(case).key, patient) for case, patient in material.patients.items()]
     chosen = options.seed, options.batch_size
-    return settings_digest(VERSION, encoding, recipe, origin.sha256, chosen, contents)
+    return settings_digest(VERSION, origin.base, head, origin.sha256, inputs, chosen, contents)
 
 
 def _asked(digest: str, options: PretrainingOptions) -> str:
@@ -202,10 +205,8 @@ def _asked(digest: str, options: PretrainingOptions) -> str:
 
 
 def _forget(folder: Path, name: str) -> None:
-    record = find_record(name)
     record_file(name).unlink(missing_ok=True)  # first: weights without a record are not there
-    if record is not None:
-        record.file.unlink(missing_ok=True)
+    weights_file(name).unlink(missing_ok=True)
     if folder.exists():
         remove_folder(folder)
 
