@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 CONNECTING = 10.0  # seconds
 PATIENCE = 3600.0  # seconds, until the first worker of a cluster has come out of the queue
 KILLED = {
+    "BrokenProcessPool": "Give the machine more memory, or leave this out.",
     "TerminatedWorkerError": "Run again with fewer workers (--workers 1).",
     "KilledWorker": "Give each worker of the cluster more memory.",
 }
@@ -242,12 +243,44 @@ def each_case(
             name_of_done = None if name is None else lambda pair: name(pair[0])
             yield from (result for _, result in progress(done, description, len(items), unit, name_of_done))
     except Exception as error:
-        cure = KILLED.get(type(error).__name__)
-        if cure is None:
-            raise
+        _explain(error, description)
+        raise
+
+
+def _explain(error: Exception, description: str) -> None:
+    """Raise a user's error in place of that of a killed process; do nothing about any other error."""
+    if (cure := KILLED.get(type(error).__name__)) is not None:
         raise AutosamError(
             f"{description}: a worker process was killed, most often for want of memory. {cure}"
         ) from error
+
+
+def in_own_process(function: Callable[[Item], Result], item: Item, description: str) -> Result:
+    """Return `function(item)` from a new process, whose peak of memory is that of this work alone.
+
+    Raises:
+        AutosamError: the process was killed.
+    """
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
+
+    job = _Job(function, os.getcwd(), loaded_plugins(), memory_limit_mib())
+    with ProcessPoolExecutor(1, get_context("spawn"), _speak_up_to, (log.level,)) as pool:
+        try:
+            return pool.submit(_do, job, item).result()
+        except Exception as error:
+            _explain(error, description)
+            raise
+        except SystemExit:  # a signal that, unlike Ctrl-C, has come to this process alone
+            for process in active_children():
+                process.terminate()
+            raise
+
+
+def _speak_up_to(level: int) -> None:
+    """Let a new process say on stderr what the one that started it would."""
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(level)
 
 
 def _pairs(items: Sequence[Item], start: Callable[[], Iterable[Result]]) -> Iterator[tuple[Item, Result]]:

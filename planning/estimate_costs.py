@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
-from autosam_net.data.plan import Plan, StepEstimate
+from autosam_net.data.plan import TUNED_BATCH, Plan, StepEstimate, parse_tuning
 from autosam_net.memory import ENCODING_MIB, case_mib, prediction_mib
 from planning.machine import MIB, Machine, Probe
 from planning.rules import count_case_inputs, embedding_bytes, planned_shape, training_share
@@ -20,12 +20,15 @@ def estimate_costs(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> dict[s
     """Return step -> expected time, disk and main memory at the peak.
 
     "encode" is one fold: its training cases with all views and its validation cases; "train:NAME" one fold of a head,
-    with the disk that an encoder of its own takes; "predict" the median case by one head, in memory the largest one.
+    with the disk that an encoder of its own takes; "tune:STRATEGY" one fold of the first configuration by a strategy
+    that tunes the encoder; "predict" the median case by one head, in memory the largest one.
     """
+    tuned = {} if probe.tuned is None else probe.tuned.memory_mib
     return {
         "preprocess": _preprocess(plan, fingerprint, probe.machine),
         "encode": _encode(plan, fingerprint, probe),
         **{f"train:{name}": _train(plan, name, fingerprint, probe) for name in plan.configurations},
+        **{f"tune:{strategy}": _tune(plan, strategy, fingerprint, probe) for strategy in tuned},
         "predict": _predict(plan, fingerprint, probe),
     }
 
@@ -70,14 +73,31 @@ def _passes(plan: Plan, fingerprint: Fingerprint) -> tuple[int, float]:
 
 def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
     configuration = plan.configurations[name]
-    inputs = training_share(sum(count_case_inputs(fingerprint, plan.preprocessing, plan.encoding).values()), plan.folds)
+    inputs, patients = _training_set(plan, fingerprint)
     recipe, step = probe.recipes[configuration.head], probe.seconds_per_iteration[configuration.head]
-    patients = training_share(len(set(fingerprint.groups.values())), plan.folds)
     seconds = configuration.epochs_for(inputs, patients) * configuration.iterations * rounded(step)
     share = configuration.batch_size / recipe.batch_size * (configuration.crop / recipe.crop) ** 2
     own = 0.0 if configuration.encoder is None else _passes(plan.for_configuration(name), fingerprint)[1]
     memory = probe.memory_mib.get(configuration.head, 0.0)
     return StepEstimate(rounded(seconds * share), rounded(10.0 + own), rounded(memory))
+
+
+def _tune(plan: Plan, strategy: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
+    tuning = parse_tuning(strategy)
+    assert tuning is not None and probe.tuned is not None, "the probe measured strategies that tune the encoder"
+    configuration = next(iter(plan.configurations.values())).with_tuning(tuning)
+    inputs, patients = _training_set(plan, fingerprint)
+    steps = configuration.epochs_for(inputs, patients) * configuration.iterations
+    seconds = steps * configuration.batch_size * rounded(probe.tuned.seconds_per_input)
+    memory = probe.tuned.memory_mib[strategy] * configuration.batch_size / TUNED_BATCH
+    return StepEstimate(rounded(seconds), rounded(10.0), rounded(memory))
+
+
+def _training_set(plan: Plan, fingerprint: Fingerprint) -> tuple[int, int]:
+    """Return the encoder inputs and the patients that one fold trains on."""
+    inputs = sum(count_case_inputs(fingerprint, plan.preprocessing, plan.encoding).values())
+    patients = len(set(fingerprint.groups.values()))
+    return training_share(inputs, plan.folds), training_share(patients, plan.folds)
 
 
 def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:

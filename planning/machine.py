@@ -50,6 +50,19 @@ class HeadRecipe:
 
 
 @dataclass(frozen=True)
+class TunedProbe:
+    """What it costs to let the encoder learn.
+
+    Attributes:
+        seconds_per_input: of one training step by LoRA in all blocks.
+        memory_mib: strategy, such as "encoder+head:lora" -> expected peak with batches of `TUNED_BATCH`.
+    """
+
+    seconds_per_input: float
+    memory_mib: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Probe:
     """The machine, and how fast it was at the planned input size.
 
@@ -58,6 +71,7 @@ class Probe:
         seconds_per_iteration: head -> one training step at the recipe's batch size.
         memory_mib: head -> peak while it trained, and "encode" -> peak of the encoder; 0 where the system does not say.
         recipes: head -> what it starts planning from; heads that do not fit the encoder are left out.
+        tuned: None where it was not measured: such an encoder is too slow, too large, or has no attention blocks.
     """
 
     machine: Machine
@@ -65,3 +79,4 @@ class Probe:
     seconds_per_iteration: Mapping[str, float]
     memory_mib: Mapping[str, float]
     recipes: Mapping[str, HeadRecipe]
+    tuned: TunedProbe | None = None

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import CELL, Encoding
+from autosam_net.data.plan import CELL, STRATEGIES, TUNED_BATCH, Encoding, Tuning, parse_tuning
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
 from autosam_net.memory import allowed_memory_mib
 from autosam_net.parallel import available_cores, progress, working
-from planning.machine import MIB, HeadRecipe, Machine, Probe
+from planning.machine import MIB, HeadRecipe, Machine, Probe, TunedProbe
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,9 @@ ENCODED = {"cpu": 2, "cuda": 8}  # inputs of a timed pass
 TIMED_RUNS = 3
 TIME_LIMIT = 2.0  # seconds, after which no run is added
 SLOW_RUN = 8.0  # seconds
+SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
+WORKSPACE = 1.3  # peak of a step over what it keeps for the gradient (LoRA in LiteMedSAM, batches of 4, on a CPU)
+TRAINED_BYTES = 12  # of a parameter that learns: its gradient and both moments of AdamW
 
 
 def probe_machine(device: str, folder: Path) -> Machine:
@@ -97,7 +100,66 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
                 continue
             memory[name] = peak_memory_mib(machine.device)
             recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
-    return Probe(machine, seconds, times, memory, recipes)
+        tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, memory["encode"])
+    return Probe(machine, seconds, times, memory, recipes, tuned)
+
+
+def _probe_tuning(encoding: Encoding, machine: Machine, base_mib: float) -> TunedProbe | None:
+    """Return what it costs to let the encoder learn; None where it cannot, or where there is no memory for it.
+
+    Args:
+        base_mib: peak of the process while the encoder was frozen.
+    """
+    import torch
+
+    tunings = {text: tuning for text in STRATEGIES if (tuning := parse_tuning(text)) is not None and tuning.of_encoder}
+    memory = {}
+    try:
+        with working("measure the encoder that learns"):
+            for text, tuning in tunings.items():
+                seconds, kept = _time_tuned(encoding, tuning, machine)
+                memory[text] = base_mib + kept
+                if tuning.method == "lora":
+                    fastest = seconds
+    except (PlanError, torch.cuda.OutOfMemoryError) as error:
+        log.info("the encoder that learns was not measured: %s", error)
+        return None
+    return TunedProbe(fastest, memory)
+
+
+def _time_tuned(encoding: Encoding, tuning: Tuning, machine: Machine) -> tuple[float, float]:
+    """Return seconds of one input in a training step, and MiB that a step of `TUNED_BATCH` inputs takes."""
+    import torch
+
+    from autosam_net.encoders.encoder import load_encoder
+    from autosam_net.encoders.tuning import tune_encoder
+
+    encoder = load_encoder(
+        encoding.encoder, encoding.input_size, encoding.weights_file, machine.device, precision="float32"
+    )
+    tune_encoder(encoder, tuning)
+    count = 1 if machine.device == "cpu" else TUNED_BATCH  # a CPU takes them one after the other
+    images = torch.full((count, 3, encoder.input_size, encoder.input_size), 0.5, device=machine.device)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def step() -> None:
+        with torch.autocast(torch.device(machine.device).type, torch.bfloat16, enabled=machine.bfloat16):
+            embedding = encoder(images)
+        encoder.zero_grad(set_to_none=True)
+        embedding.square().mean().backward()
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        seconds = _time(step, machine)
+    if tuning.method == "lora":
+        seconds = _fastest(step, machine)
+    trained = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+    activations = WORKSPACE * sum(kept.values()) * TUNED_BATCH / count
+    return seconds / count, (activations + TRAINED_BYTES * trained) / MIB
 
 
 def _time_encoder(encoder: Encoder, machine: Machine) -> float:

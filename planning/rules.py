@@ -16,6 +16,8 @@ from autosam_net.data.plan import (
     FOREGROUND,
     REFERENCE_INPUTS,
     REFERENCE_PATIENTS,
+    TUNED_BATCH,
+    TUNED_PATIENTS,
     Configuration,
     Encoding,
     Normalization,
@@ -28,7 +30,7 @@ from autosam_net.errors import UsageError
 from autosam_net.preprocessing.geometry import plane_shape
 from autosam_net.preprocessing.slices import count_inputs
 from planning.channel_kinds import channel_kinds
-from planning.machine import MIB, HeadRecipe, Machine
+from planning.machine import MIB, HeadRecipe, Machine, TunedProbe
 
 CLEARLY_LARGER = 1.5  # a spacing this much larger than both others marks the direction of acquisition
 SIZE_STEP = 64  # pixels; window attention wants multiples of it
@@ -54,6 +56,9 @@ POSE_PATIENTS = 5  # of fewer patients nobody can tell
 ONE_PIECE = 0.95  # a class whose largest component holds this share everywhere is one piece; specks are slips
 ONE_PIECE_CASES = 2
 TURNS = ("turn_90", "turn_180", "turn_270")
+TUNING = "encoder+head:lora"  # of the strategies with both parts the one with the fewest parameters, merged afterwards
+TUNING_STEPS = 1000  # with the published warm-up of 200
+TUNING_SECONDS = 60 * 60  # of a fold
 THRICE = (RgbSource(0), RgbSource(0), RgbSource(0))
 
 
@@ -454,6 +459,40 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
         f"rate {recipe.learning_rate:g}; {epochs} epochs for {inputs} training inputs of {patients} patients (they "
         f"grow with the square root over {REFERENCE_INPUTS} inputs or {REFERENCE_PATIENTS} patients, at most "
         f"{MOST_EPOCHS:g}-fold){context}{own}"
+    )
+
+
+def choose_strategy(machine: Machine, tuned: TunedProbe | None, patients: int) -> tuple[str, str]:
+    """Return which parts should learn, of `STRATEGIES`.
+
+    Where time and memory allow it, parameter-efficient tuning of encoder and decoder: of 18 ways the best in 17 data
+    sets (Gu et al., arXiv 2404.09957), from a trained head on, since steps through the encoder are dear.
+
+    Args:
+        tuned: what a step through the encoder costs, if that was measured.
+        patients: that a fold trains on.
+    """
+    if tuned is None:
+        return "head", "the encoder stays frozen: on this machine no step through one that learns could be measured"
+    seconds, need = TUNED_BATCH * tuned.seconds_per_input, tuned.memory_mib[TUNING]
+    steps = _round_down(TUNING_SECONDS / seconds)
+    figures = f"a step of {TUNED_BATCH} inputs through the encoder takes {seconds:.2g} s on {machine.device}"
+    if steps < TUNING_STEPS:
+        return "head", (
+            f"the encoder stays frozen: {figures}, so that {steps} fit an hour, under the {TUNING_STEPS} that tuning "
+            "wants; a head learns on cached embeddings in minutes"
+        )
+    memory = machine.gpu_memory_mib if machine.has_gpu else machine.memory_mib
+    if 0 < memory < need:
+        return "head", f"the encoder stays frozen: tuning it takes {need:.0f} MiB of memory, {memory:.0f} are there"
+    if patients < TUNED_PATIENTS:
+        return "head", (
+            f"the encoder stays frozen: a fold trains on {patients} patients, under the {TUNED_PATIENTS} of which one "
+            "could be held out to see whether tuning helps"
+        )
+    return TUNING, (
+        f"{figures}, so that {steps} fit an hour, and a fold trains on {patients} patients: low-rank updates of "
+        f"encoder and head, from the trained head on (--tune {TUNING} --from-head)"
     )
 
 

@@ -146,3 +146,15 @@ def test_there_is_a_core() -> None:
 
 def test_free_memory_is_known_or_zero() -> None:
     assert 0 <= free_memory_mib() < 1e8
+
+
+def test_work_in_a_process_of_its_own() -> None:
+    def fail(name: str) -> None:
+        raise DatasetError(f"{name}: label file is missing")
+
+    first, second = (parallel.in_own_process(lambda _: os.getpid(), None, "asking") for _ in range(2))
+    assert len({os.getpid(), first, second}) == 3
+    with pytest.raises(DatasetError, match=r"^b: label file is missing$"):
+        parallel.in_own_process(fail, "b", "checking")
+    with pytest.raises(AutosamError, match=r"checking: a worker process was killed, most often for want of memory"):
+        parallel.in_own_process(lambda _: os._exit(9), "b", "checking")

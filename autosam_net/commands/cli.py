@@ -151,13 +151,18 @@ def add_resources(parser: argparse.ArgumentParser, workers: str | None = "all co
     """
     if workers is not None:
         parser.add_argument("--workers", type=int, metavar="N", help=f"processes (default: {workers})")
-    parser.add_argument(
-        "--max-memory", type=float, metavar="GIB", help="main memory that may be used (default: what is free)"
-    )
+    add_memory(parser)
     parser.add_argument(
         "--engine", choices=("local", "dask"), default="local", help="work on this machine (default) or a Dask cluster"
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of the Dask cluster, such as tcp://login1:8786")
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that holds the main memory down; `run` follows it."""
+    parser.add_argument(
+        "--max-memory", type=float, metavar="GIB", help="main memory that may be used (default: what is free)"
+    )
 
 
 def _enter_resources(arguments: argparse.Namespace, stack: ExitStack) -> None:
@@ -188,6 +193,17 @@ def demand_planned_memory(plan: Plan, *steps: str) -> None:
     for step in steps:
         if (expected := plan.estimates.get(step)) is not None:
             demand_memory(f"{plan.dataset}: {step}", expected.memory_mib)
+
+
+def demand_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Refuse flags that were given a number of 0 or less.
+
+    Raises:
+        UsageError: one was.
+    """
+    for name in names:
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: give a number above 0")
 
 
 def add_parts(parser: argparse.ArgumentParser) -> None:

@@ -19,12 +19,13 @@ from autosam_net.commands.cli import (
     add_device,
     add_resources,
     demand_planned_memory,
+    demand_positive,
     device_of,
     folders_of,
     new_parser,
     run,
 )
-from autosam_net.data.plan import STRATEGIES, parse_tuning
+from autosam_net.data.plan import STRATEGIES, TUNED_PATIENTS, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--pretrained", metavar="NAME", help="begin with what autosam_pretrain -c made, for configurations such as unet"
     )
+    few = f"tune the encoder of a trained head on fewer than {TUNED_PATIENTS} patients, which is refused else"
+    parser.add_argument("--anyway", action="store_true", help=few)
+    blocks = "with LoRA or adapters: tune the encoder's last N attention blocks only, and cache what lies below"
+    parser.add_argument("--last-blocks", type=int, metavar="N", help=blocks)
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
@@ -84,10 +89,8 @@ class _Job:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    for name in ("epochs", "max_minutes", "labelled"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
-    parse_tuning(arguments.tune)
+    demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
+    parse_tuning(arguments.tune)  # before torch is imported
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -98,16 +101,39 @@ def _train(arguments: argparse.Namespace) -> None:
     preprocessed = folders.preprocessed / dataset.name
     plan = load_checked_plan(preprocessed / "plan.json", arguments.configuration)
     demand_planned_memory(plan, "encode", f"train:{arguments.configuration}")
+    if arguments.last_blocks is None:  # else less, of which nothing is known
+        demand_planned_memory(plan, f"tune:{arguments.tune}")
     splits = load_splits(preprocessed / "splits_final.json")
     folds = parse_folds(arguments.fold)
     for fold in folds:
         label_files(dataset, select_fold(splits, fold).val)  # names a missing one before hours of training
     options = _options(arguments)
+    if not arguments.anyway:
+        for fold in folds:
+            _refuse_few_patients(dataset, fold, options, folders)
     with join_team(options.device) as device:
         job = _Job(dataset, plan, arguments.configuration, replace(options, device=device), folders)
         with nullcontext() if this_team().leads else _silence():
             for fold in folds:
                 _train_fold(job, fold)
+
+
+def _refuse_few_patients(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> None:
+    """Refuse to go on from a trained head into the encoder where nothing can tell whether that helps.
+
+    Raises:
+        UsageError: the fold trains on too few patients.
+    """
+    from autosam_net.training.cases import count_patients, training_split
+
+    if not (options.from_head and options.tuning is not None and options.tuning.of_encoder):
+        return
+    patients = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
+    if patients < TUNED_PATIENTS:
+        raise UsageError(
+            f"--from-head: fold {fold} trains on {patients} patients; with fewer than {TUNED_PATIENTS} none can be "
+            "held out to see whether tuning the encoder helps the trained head. Keep the head, or do it with --anyway."
+        )
 
 
 @contextmanager
@@ -148,6 +174,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         tune=arguments.tune,
         from_head=arguments.from_head,
         pretrained=arguments.pretrained,
+        last_blocks=arguments.last_blocks,
     )
 
 
@@ -164,17 +191,20 @@ def _train_fold(job: _Job, fold: str) -> None:
         print(f"validated already: {folder / 'validation' / 'summary.json'}")
     else:
         print(f"trained on all cases: {folder}")
-    if job.options.unlabelled and (folder / "validation").is_dir():
-        print(_gain(job, folder))
+    if (folder / "validation").is_dir():
+        if job.options.unlabelled:
+            print(_gain(job, folder, replace(job.options, unlabelled=False), "the unlabelled cases"))
+        if job.options.from_head:
+            print(_gain(job, folder, job.options.untuned, "tuning"))
 
 
-def _gain(job: _Job, folder: Path) -> str:
-    """Return what the unlabelled cases brought, in a line."""
-    from autosam_net.evaluation.label_efficiency import read_figures
+def _gain(job: _Job, folder: Path, before: TrainingOptions, what: str) -> str:
+    """Return in a line what something brought to the head that was trained before without it."""
+    from autosam_net.evaluation.run_table import read_figures
 
-    name = replace(job.options, unlabelled=False).run_name(job.configuration)
-    without, with_them = (
+    name = before.run_name(job.configuration)
+    without, with_it = (
         read_figures(model / folder.name)["Dice"] or 0.0 for model in (folder.parent.parent / name, folder.parent)
     )
-    gain = f"mean Dice {without:.3f} without the unlabelled cases ({name}), {with_them:.3f} with them, trained longer"
-    return gain if with_them >= without else f"{gain}: they did harm; predict with -c {name}"
+    gain = f"mean Dice {without:.3f} without {what} ({name}), {with_it:.3f} with {what}, trained longer"
+    return gain if with_it >= without else f"{gain}: {what} did harm; predict with -c {name}"

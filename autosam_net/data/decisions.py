@@ -24,6 +24,7 @@ def decisions(plan: Plan) -> dict[str, str]:
         "largest component": ", ".join(plan.keep_largest) or "none",
         "folds": str(plan.folds),
         "views": f"up to {encoding.maximum_views}",
+        "strategy": plan.strategy,
         **{f"head {name}": _in_words(entry) for name, entry in plan.configurations.items()},
     }
 

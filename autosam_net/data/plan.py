@@ -25,6 +25,7 @@ REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
 """What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
 TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory
+TUNED_PATIENTS = 5  # with fewer none can be held out to see whether it helps to tune the encoder of a trained head
 TUNED_ITERATIONS = 10  # of an epoch: such steps take seconds on a CPU, and time limits are looked at between epochs
 
 
@@ -83,6 +84,7 @@ class Encoding:
             learning from unlabelled cases; each costs one more encoder pass.
         pixels: the slice's own pixels go along with its embedding, for heads that draw boundaries with them.
         tuned: the encoder learns with the head: every head brings its own, and takes the inputs themselves.
+        tuned_from: attention block from which on it does; what lies below stays frozen, and heads take its features.
     """
 
     encoder: str
@@ -96,11 +98,14 @@ class Encoding:
     poses: tuple[str, ...] = ()
     pixels: bool = False
     tuned: bool = field(default=False, metadata=SPARSE)
+    tuned_from: int | None = field(default=None, metadata=SPARSE)
 
     @property
     def source(self) -> Encoding:
-        """Return what heads are given: embeddings, or the inputs where each head runs an encoder of its own."""
-        return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False) if self.tuned else self
+        """Return what heads are given: embeddings, or what the encoders of their own take: inputs, or features."""
+        if self.tuned and self.tuned_from is None:
+            return replace(self, encoder=NO_ENCODER, weights=None, pixels=False, tuned=False)
+        return replace(self, tuned=False)
 
     @property
     def weights_file(self) -> Path | None:
@@ -143,6 +148,7 @@ class Tuning:
         ratio: of an adapter's inner width to its outer one.
         blocks: numbers of the encoder's attention blocks that get updates or adapters, negative ones counted from the
             end; if null, all get updates, and the first two and the last two get adapters, as published.
+        cached: nothing below the first of `blocks` is recomputed: the features there are cached, as embeddings are.
         learning_rate: highest value for the encoder; if null, 1e-3 as published, and 1e-4 for all of its weights.
         weight_decay: for the encoder.
         recompute: save memory by computing the encoder's blocks a second time for the gradient.
@@ -156,11 +162,22 @@ class Tuning:
     learning_rate: float | None = None
     weight_decay: float = 0.1
     recompute: bool = False
+    cached: bool = field(default=False, metadata=SPARSE)
 
     @property
     def of_encoder(self) -> bool:
         """Return whether the encoder learns."""
         return self.part == "encoder+head"
+
+    @property
+    def in_blocks(self) -> bool:
+        """Return whether some of the encoder's blocks get updates or adapters."""
+        return self.of_encoder and self.method != "full"
+
+    @property
+    def first_block(self) -> int | None:
+        """Return the attention block below which all is cached, if anything is."""
+        return min(self.blocks) if self.cached and self.blocks else None
 
     @property
     def encoder_rate(self) -> float:
@@ -249,6 +266,7 @@ class Plan:
     """All decisions for one data set; the heads share preprocessing and embeddings.
 
     Attributes:
+        strategy: of `STRATEGIES`, the recommended one; followed only where --tune asks for it.
         keep_largest: classes of which predictions keep only the largest connected component, one after the other;
             `FOREGROUND` stands for all together.
         channel_names, labels, regions_class_order, file_ending: copied from dataset.json, so that a model folder
@@ -271,6 +289,7 @@ class Plan:
     group_pattern: str | None
     reasons: Mapping[str, str]
     estimates: Mapping[str, StepEstimate]
+    strategy: str = field(default="head", metadata=SPARSE)
 
     @property
     def label_set(self) -> LabelSet:
@@ -318,7 +337,7 @@ class Plan:
         if own not in (None, encoding.encoder):
             encoding = replace(encoding, encoder=own, weights=None, pixels=False)
         if configuration.tuning is not None and configuration.tuning.of_encoder:
-            encoding = replace(encoding, tuned=True)
+            encoding = replace(encoding, tuned=True, tuned_from=configuration.tuning.first_block)
         others = self.configurations if encoding == self.encoding else {}
         return replace(self, encoding=encoding, configurations={**others, name: configuration})
 

@@ -21,6 +21,7 @@ from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.poses import put
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
+from autosam_net.encoders.split import keep_lower
 from autosam_net.errors import CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
 from autosam_net.heads.pixels import fold_pixels
@@ -52,9 +53,12 @@ class EncoderSource:
 
     @functools.cached_property
     def encoder(self) -> Encoder:
-        """Return the encoder, loaded at the first call."""
+        """Return the encoder, or its part below `tuned_from`, loaded at the first call."""
         source = self.encoding.source
-        return load_encoder(source.encoder, source.input_size, source.weights_file, self.device, self.precision)
+        encoder = load_encoder(source.encoder, source.input_size, source.weights_file, self.device, self.precision)
+        if source.tuned_from is not None:
+            keep_lower(encoder, source.tuned_from)
+        return encoder
 
     @property
     def channels(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autosam_net.data.plan import PLAIN, Encoding, RgbSource, settings_digest
 from autosam_net.encoders.weights import weights_sha256
+from autosam_net.jsonio import SPARSE
 
 EMBEDDING_VERSION = 2  # to be raised when the same key gives other embeddings (views, tiles)
 
@@ -22,6 +23,7 @@ class EmbeddingKey:
         pixels: whether the inputs' own pixels are folded in behind the embeddings.
         rotation: degrees by which augmented views are turned at most; 0 for view 0.
         pose: that view 0 is put in.
+        tuned_from: attention block at which the encoder ends; None for its embeddings.
     """
 
     version: int
@@ -37,12 +39,14 @@ class EmbeddingKey:
     view: int
     rotation: float
     pose: str
+    tuned_from: int | None = field(default=None, metadata=SPARSE)
 
     @property
     def settings(self) -> str:
         """Return a short digest of what all cases and views have in common: the name of their folder."""
         computed = self.version, self.weights_sha256, self.precision
-        digest = settings_digest(*computed, self.input_size, self.overlap, self.rgb, self.pixels)
+        cut = [] if self.tuned_from is None else [self.tuned_from]
+        digest = settings_digest(*computed, self.input_size, self.overlap, self.rgb, self.pixels, *cut)
         return f"{self.encoder}_{self.input_size}_{digest[:12]}"
 
 
@@ -65,4 +69,5 @@ def embedding_key(
         view=view,
         rotation=encoding.rotation if view else 0.0,
         pose=pose,
+        tuned_from=encoding.tuned_from,
     )

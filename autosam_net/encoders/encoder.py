@@ -34,6 +34,7 @@ class Encoder(nn.Module):
 
     Attributes:
         learns: whether the pass belongs to a training: in the caller's graph and autocast.
+        takes_features: whether it is the upper part of a network, which takes what the lower one gives (see `split`).
         input_size: S in pixels.
         weights_sha256: of the checkpoint's file, "none" without one.
         precision: of weights and computation; images and embeddings are float32 in either.
@@ -56,7 +57,7 @@ class Encoder(nn.Module):
         self.name, self.stride, self.channels = entry.name, entry.stride, entry.channels
         self.input_size, self.weights_sha256 = input_size, weights_sha256
         self.mask_decoder_weights = mask_decoder_weights
-        self.network, self.learns = network, False
+        self.network, self.learns, self.takes_features = network, False, False
         scale = torch.tensor(entry.pixel_range) / torch.tensor(entry.pixel_std)
         offset = torch.tensor(entry.pixel_mean) / torch.tensor(entry.pixel_std)
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
@@ -71,15 +72,18 @@ class Encoder(nn.Module):
         self.network.to(getattr(torch, precision)).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
+        inputs = images if self.takes_features else self._pixels(images)
+        inputs = inputs.to(getattr(torch, self.precision), memory_format=torch.channels_last)
+        if self.learns:
+            return self.network(inputs).float()  # (B, channels, S / stride, S / stride)
+        # not inference_mode, whose tensors could not enter a head's graph
+        with torch.no_grad(), _own_precision(inputs.device.type):
+            return self.network(inputs).float()
+
+    def _pixels(self, images: Tensor) -> Tensor:
         expected = (3, self.input_size, self.input_size)
         assert images.shape[1:] == expected, f"images are {tuple(images.shape[1:])}, {self.name} takes {expected}"
-        pixels = images.to(self.scale.device, torch.float32) * self.scale - self.offset
-        pixels = pixels.to(getattr(torch, self.precision), memory_format=torch.channels_last)
-        if self.learns:
-            return self.network(pixels).float()  # (B, channels, S / stride, S / stride)
-        # not inference_mode, whose tensors could not enter a head's graph
-        with torch.no_grad(), _own_precision(pixels.device.type):
-            return self.network(pixels).float()
+        return images.to(self.scale.device, torch.float32) * self.scale - self.offset
 
     def train(self, mode: bool = True) -> Encoder:
         """Stay in eval mode, whatever is asked."""

@@ -45,6 +45,35 @@ def fit_input_size(encoder: ImageEncoderViT, input_size: int) -> None:
             block.attn.rel_pos_w = _frozen(resize_relative(block.attn.rel_pos_w, grid))
 
 
+class Patches(nn.Module):
+    """The first step of an `ImageEncoderViT`: patches with their positions, (B, C, h, w)."""
+
+    def __init__(self, encoder: ImageEncoderViT) -> None:
+        super().__init__()
+        self.patch_embed, self.pos_embed = encoder.patch_embed, encoder.pos_embed
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.patch_embed(images) + self.pos_embed
+        return tokens.permute(0, 3, 1, 2)
+
+
+class ChannelsFirst(nn.Module):
+    """A block of tokens (B, h, w, C) for maps (B, C, h, w)."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, features: Tensor) -> Tensor:
+        tokens: Tensor = self.block(features.permute(0, 2, 3, 1))
+        return tokens.permute(0, 3, 1, 2)
+
+
+def sam_steps(encoder: ImageEncoderViT) -> list[nn.Module]:
+    """Return the modules through which maps (B, C, H, W) go one after the other; they share the encoder's weights."""
+    return [Patches(encoder), *map(ChannelsFirst, encoder.blocks), encoder.neck]
+
+
 def resize_absolute(embedding: Tensor, grid: int) -> Tensor:
     """Return position embeddings (1, h, w, C) for `grid` x `grid` tokens; the same ones where the grid is theirs."""
     if embedding.shape[1:3] == (grid, grid):

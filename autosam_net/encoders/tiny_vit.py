@@ -58,11 +58,16 @@ class TinyViT(nn.Module):
             ChannelNorm(256, eps=1e-6),
         )
 
+    def steps(self) -> list[nn.Module]:
+        """Return the modules through which the features go one after the other."""
+        inner = (step for stage in self.layers for step in cast(Stage, stage).steps())
+        return [self.patch_embed, *inner, self.neck]
+
     def forward(self, images: Tensor) -> Tensor:
-        features = self.patch_embed(images)
-        for stage in self.layers:
-            features = stage(features)
-        return self.neck(features)
+        features = images
+        for step in self.steps():
+            features = step(features)
+        return features
 
     def published_weights(self) -> dict[str, Tensor]:
         """Return the state dict in the published layout, of which `fold` makes this network's (but for rounding)."""
@@ -94,10 +99,9 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, features: Tensor) -> Tensor:
-        for block in self.blocks:
-            features = block(features)
-        return features if self.downsample is None else self.downsample(features)
+    def steps(self) -> list[nn.Module]:
+        """Return the modules through which the features go one after the other."""
+        return [*self.blocks, *([] if self.downsample is None else [self.downsample])]
 
 
 class ConvNorm(nn.Sequential):

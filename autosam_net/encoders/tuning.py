@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from autosam_net.data.plan import Tuning
 from autosam_net.encoders.encoder import Encoder
+from autosam_net.encoders.split import block_number, fused
 from autosam_net.encoders.tiny_vit import HEAD_CHANNELS, Perceptron, WindowAttention
 from autosam_net.errors import PlanError
 
@@ -134,8 +135,7 @@ def settle_encoder(encoder: Encoder, precision: Any) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
         if isinstance(module, WindowAttention):
             module.spread_biases()
-    for block in _blocks(encoder.network):
-        vars(block).pop("forward", None)  # that recomputes
+        vars(module).pop("forward", None)  # that recomputes
     encoder.requires_grad_(False)
     encoder.set_precision(precision)
 
@@ -180,7 +180,7 @@ def _blocks(network: nn.Module) -> Iterator[Any]:
 
 
 def _chosen_blocks(encoder: Encoder, tuning: Tuning) -> list[Any]:
-    found = [block for block in _blocks(encoder.network) if isinstance(_fused(block), nn.Linear)]
+    found = [block for block in _blocks(encoder.network) if fused(block) is not None]
     if not found:
         raise PlanError(
             f"{encoder.name}: no attention with a fused qkv in modules called `blocks`, so that it cannot be tuned by "
@@ -188,14 +188,7 @@ def _chosen_blocks(encoder: Encoder, tuning: Tuning) -> list[Any]:
         )
     every = range(len(found)) if tuning.method == "lora" else sorted({number % len(found) for number in OUTER_BLOCKS})
     chosen = every if tuning.blocks is None else tuning.blocks
-    for number in chosen:
-        if not -len(found) <= number < len(found):
-            raise PlanError(f"tuning: blocks: {encoder.name} has {len(found)} attention blocks, none is {number}.")
-    return [found[number] for number in sorted({number % len(found) for number in chosen})]
-
-
-def _fused(block: Any) -> Any:
-    return getattr(getattr(block, "attn", None), "qkv", None)
+    return [found[place] for place in sorted({block_number(encoder.name, number, len(found)) for number in chosen})]
 
 
 def _update_fused(attention: Any, rank: int) -> None:

@@ -326,7 +326,8 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     heads = tuple(load_head(file, plans[0], source) for file in files)
     log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
     if plans[0].encoding.tuned and len(heads) > 1:
-        log.info("each has tuned an encoder of its own: %d encoder passes where a frozen one takes one", len(heads))
+        own = "an encoder" if plans[0].encoding.tuned_from is None else "the encoder's upper part"
+        log.info("each has tuned %s of its own: %d encoder passes where a frozen one takes one", own, len(heads))
     learnt = {model.path: read_expected_dice(model.path) for model in models}
     expected = tuple(learnt[file.parent.parent] for file in files)
     origins = {f"{file.parent.parent.name} {file.parent.name}": sha256_of_files([file]) for file in files}

@@ -57,7 +57,7 @@ def train_and_validate(
     _check_options(planned, plan, configuration, options)
     lessons, start = None, None
     if options.from_head:
-        untuned = replace(options, tune="head", from_head=False, epochs=None, resume=True, overwrite=False)
+        untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
         start = train_and_validate(dataset, planned, configuration, fold, untuned, folders)[0] / "model.safetensors"
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)

@@ -13,6 +13,7 @@ from autosam_net.embedding.embed import EncoderSource, encode_inputs
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder
 from autosam_net.encoders.pretrained import PretrainedRecord
+from autosam_net.encoders.split import keep_upper
 from autosam_net.encoders.tuning import tune_encoder, tune_head
 from autosam_net.encoders.weights import file_sha256
 from autosam_net.errors import WeightsError
@@ -43,15 +44,24 @@ def begin_with(head: nn.Module, record: PretrainedRecord) -> None:
 
 
 class TunedModel(nn.Module):
-    """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S)."""
+    """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S).
+
+    Where only the encoder's upper part is here, it takes the lower part's features, and the folded pixels behind them.
+    """
 
     def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
         super().__init__()
         self.encoder, self.head, self.encoding = encoder, head, encoding
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(encode_inputs(self.encoder, images, self.encoding))
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self._embedding(inputs))
         return logits
+
+    def _embedding(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.encoding.tuned_from is None:
+            return encode_inputs(self.encoder, inputs, self.encoding)
+        features, pixels = inputs.tensor_split([inputs.shape[1] - self.encoding.folded_channels], dim=1)
+        return torch.cat([self.encoder(features), pixels], dim=1)
 
 
 def base_encoder(plan: Plan, source: EncoderSource) -> Encoder:
@@ -95,4 +105,6 @@ def build_model(
     if not tuning.of_encoder:
         return network.to(device)
     tune_encoder(encoder, tuning)
+    if plan.encoding.tuned_from is not None:
+        keep_upper(encoder, plan.encoding.tuned_from)
     return TunedModel(encoder, network, plan.encoding).to(device)

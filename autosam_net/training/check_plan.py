@@ -11,6 +11,7 @@ from autosam_net.data.plan import (
     CELL,
     FOREGROUND,
     POSES,
+    STRATEGIES,
     Encoding,
     Normalization,
     Plan,
@@ -59,6 +60,7 @@ def check_plan(plan: Plan, where: str = "plan.json") -> None:
     _check_encoding(plan.encoding, len(plan.channel_names), f"{where}: encoding")
     for name in plan.keep_largest:
         known(name, {FOREGROUND, *targets}, f"{where}: keep_largest")
+    known(plan.strategy, STRATEGIES, f"{where}: strategy")
     one_piece = not (plan.keep_largest and plan.label_set.has_regions)
     demand(one_piece, f"{where}: keep_largest", list(plan.keep_largest), "none, since regions overlap")
 
@@ -114,10 +116,20 @@ def check_tuning(tuning: Tuning | None, head: str, where: str) -> None:
             f"{where}: the head {head} has nothing pretrained that {tuning.method} could tune, it always learns as a "
             "whole. Tune encoder+head, or the head vit."
         )
+    demand(_can_be_cached(tuning), f"{where}: cached", "true", "false, or updates or adapters in blocks that are named")
     demand(1 <= tuning.rank <= MOST_RANK, f"{where}: rank", tuning.rank, f"1 to {MOST_RANK}")
     demand(0 < tuning.ratio <= 1, f"{where}: ratio", tuning.ratio, "above 0, up to 1")
     demand(0 < tuning.encoder_rate < math.inf, f"{where}: learning_rate", tuning.learning_rate, "a number above 0")
     demand(0 <= tuning.weight_decay < math.inf, f"{where}: weight_decay", tuning.weight_decay, "0 or more")
+
+
+def _can_be_cached(tuning: Tuning) -> bool:
+    """Return whether it is said which of the encoder's blocks is the first that learns, if it is to be known."""
+    if not tuning.cached:
+        return True
+    numbers = tuning.blocks or ()
+    from_one_end = len({number < 0 for number in numbers}) == 1
+    return from_one_end and tuning.in_blocks
 
 
 def _check_crop(crop: float, takes_parts: bool, where: str) -> None:
@@ -176,6 +188,8 @@ def _check_encoding(encoding: Encoding, channels: int, where: str) -> None:
     demand(0 <= encoding.rotation <= MOST_ROTATION, f"{where}: rotation", encoding.rotation, f"0 to {MOST_ROTATION:g}")
     strides = f"false for an encoder of stride {ENCODERS.get(encoding.encoder).stride}"
     demand(not encoding.pixels or ENCODERS.get(encoding.encoder).stride >= CELL, f"{where}: pixels", "true", strides)
+    cut = encoding.tuned_from
+    demand(encoding.tuned or cut is None, f"{where}: tuned_from", cut, "null where the encoder is frozen")
     poses = encoding.poses
     fits = set(poses) <= set(POSES) and len(set(poses)) == len(poses)
     demand(fits, f"{where}: poses", list(poses), f"some of {', '.join(POSES)}, each once")

@@ -11,11 +11,11 @@ results/Dataset027_ACDC/vit/                   a model: one configuration, train
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autosam_net.data.plan import Plan, Tuning, load_plan, parse_tuning
-from autosam_net.errors import ModelError, PlanError
+from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
 from autosam_net.files import remove_folder, remove_leftovers
 from autosam_net.jsonio import read_sealed, write_json_if_changed
@@ -39,6 +39,8 @@ class TrainingOptions:
         tune: of `STRATEGIES`, what learns and how; other than `head` in place of the configuration's own tuning.
         from_head: begin with the head of the same training without tuning.
         pretrained: name of a part of a head that `autosam_pretrain` made, to begin with.
+        last_blocks: with an encoder that learns by updates or adapters, the number of its last attention blocks that
+            do; what lies below is cached.
     """
 
     labelled: int | None = None
@@ -53,21 +55,39 @@ class TrainingOptions:
     tune: str = "head"
     from_head: bool = False
     pretrained: str | None = None
+    last_blocks: int | None = None
 
     @property
     def tuning(self) -> Tuning | None:
-        """Return what `tune` stands for, None for the head alone."""
-        return parse_tuning(self.tune)
+        """Return what `tune` and `last_blocks` stand for, None for the head alone.
+
+        Raises:
+            UsageError: there is no such strategy, or it tunes no blocks.
+        """
+        tuning = parse_tuning(self.tune)
+        if self.last_blocks is None:
+            return tuning
+        if tuning is None or not tuning.in_blocks:
+            raise UsageError("--last-blocks: goes with --tune encoder+head:lora or encoder+head:adapter.")
+        return replace(tuning, blocks=tuple(range(-self.last_blocks, 0)), cached=True)
+
+    @property
+    def untuned(self) -> TrainingOptions:
+        """Return the options of the same training of the head alone."""
+        return replace(self, tune="head", last_blocks=None, from_head=False)
 
     def run_name(self, configuration: str) -> str:
         """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.
 
-        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_from-head`, before all that; a pretrained
-        U-Net is `unet_from-unet_027_fold0`.
+        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_last2` and `_from-head`, before all that; a
+        pretrained U-Net is `unet_from-unet_027_fold0`.
         """
         if (tuning := self.tuning) is not None:
             part = tuning.part.partition("+")[0]
-            configuration += f"_{part}-{tuning.method}" + ("_from-head" if self.from_head else "")
+            configuration += f"_{part}-{tuning.method}" + (
+                "" if self.last_blocks is None else f"_last{self.last_blocks}"
+            )
+            configuration += "_from-head" if self.from_head else ""
         if self.pretrained is not None:
             configuration += f"_from-{self.pretrained}"
         labelled = "" if self.labelled is None else f"_labelled{self.labelled}"

@@ -90,8 +90,9 @@ class _Run:
 
     @property
     def fresh_views(self) -> bool:
-        """Return whether batches are slices, augmented anew, instead of cached embeddings."""
-        return self.options.fresh_views or self.plan.encoding.tuned
+        """Return whether batches are slices, augmented anew, instead of cached embeddings or features."""
+        encoding = self.plan.encoding
+        return self.options.fresh_views or (encoding.tuned and encoding.tuned_from is None)
 
     @property
     def drawing_processes(self) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from autosam_net.commands.label_efficiency import main, parse_labelled
+from autosam_net.commands.label_efficiency import main
+from autosam_net.commands.trials import parse_numbers
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Plan
 from autosam_net.errors import UsageError
@@ -203,6 +205,6 @@ def test_a_users_error_is_one_line_before_anything_is_trained(
 
 
 def test_numbers_of_patients() -> None:
-    assert [parse_labelled(text) for text in ("1", "12", "all")] == [1, 12, None]
-    with pytest.raises(UsageError, match="give numbers above 0"):
-        parse_labelled("-1")
+    assert parse_numbers(Namespace(labelled=["1", "12", "all", "1"]), "labelled") == [1, 12, None]
+    with pytest.raises(UsageError, match="--last-blocks -1: give numbers above 0, or all"):
+        parse_numbers(Namespace(last_blocks=["-1"]), "last_blocks")

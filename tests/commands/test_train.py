@@ -31,6 +31,11 @@ def test_folds() -> None:
         (["900", "cnn", "0", "--labelled", "99"], "--labelled 99: this fold trains on 4 patients"),
         (["900", "cnn", "0", "--unlabelled"], "--unlabelled: all patients of this fold are labelled"),
         (["900", "cnn", "0", "--device", "cudda"], "device cudda: cannot be used"),
+        (["900", "cnn", "0", "--last-blocks", "2"], "--last-blocks: goes with --tune encoder+head:lora"),
+        (
+            ["900", "cnn", "0", "--tune", "encoder+head:full", "--from-head"],
+            "--from-head: fold 0 trains on 4 patients; with fewer than 5 none can be held out",
+        ),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(
@@ -57,6 +62,22 @@ def test_what_unlabelled_cases_bring_is_said(prepared: Prepared, capsys: pytest.
     finally:
         shutil.rmtree(prepared.folders.results, ignore_errors=True)
     said = capsys.readouterr().out
-    found = re.search(r"mean Dice (\S+) without the unlabelled cases \(cnn_labelled1_seed0\), (\S+) with them", said)
+    found = re.search(
+        r"mean Dice (\S+) without the unlabelled cases \(cnn_labelled1_seed0\), (\S+) with the unlab", said
+    )
     assert found is not None
-    assert ("they did harm; predict with -c cnn_labelled1_seed0" in said) == (float(found[2]) < float(found[1]))
+    assert ("the unlabelled cases did harm; predict with -c cnn_labelled1_seed0" in said) == (
+        float(found[2]) < float(found[1])
+    )
+
+
+def test_what_tuning_brings_to_a_trained_head_is_said(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--tune", "encoder+head:full", "--from-head", "--anyway", "--epochs", "1", "--labelled", "1"]
+    try:
+        assert main(["900", "linear", "0", *words, "--root", str(prepared.root)]) == 0
+    finally:
+        shutil.rmtree(prepared.folders.results, ignore_errors=True)
+    said = capsys.readouterr().out
+    found = re.search(r"mean Dice (\S+) without tuning \(linear_labelled1_seed0\), (\S+) with tuning", said)
+    assert found is not None
+    assert ("tuning did harm; predict with -c linear_labelled1_seed0" in said) == (float(found[2]) < float(found[1]))

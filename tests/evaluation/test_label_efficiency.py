@@ -10,13 +10,8 @@ from typing import Any
 import pytest
 
 from autosam_net.errors import PlanError
-from autosam_net.evaluation.label_efficiency import (
-    LabelRun,
-    group_runs,
-    label_efficiency_table,
-    read_figures,
-    write_label_efficiency,
-)
+from autosam_net.evaluation.label_efficiency import label_efficiency_table, write_label_efficiency
+from autosam_net.evaluation.run_table import LabelRun, group_runs, read_figures
 
 
 def record(

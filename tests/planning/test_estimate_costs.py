@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from planning.estimate_costs import estimate_costs, rounded
+from planning.machine import TunedProbe
 from planning.make_plan import make_plan
 from tests.planning.figures import case, dataset, fingerprint, probe
 
@@ -46,3 +47,12 @@ def test_training_follows_an_edited_configuration() -> None:
 @pytest.mark.parametrize(("value", "expected"), [(1.2345, 1.2), (0.0123, 0.012), (98765.0, 99000.0), (0.0, 0.0)])
 def test_two_digits(value: float, expected: float) -> None:
     assert rounded(value) == expected
+
+
+def test_tuning_is_estimated_where_it_was_measured() -> None:
+    tuned = TunedProbe(1.5, {"encoder+head:full": 3400.0, "encoder+head:lora": 3000.0})
+    plan = make_plan(dataset(), figures(10), replace(probe(), tuned=tuned))
+    cost = plan.estimates["tune:encoder+head:lora"]
+    assert cost.seconds == pytest.approx(10 * 50 * 4 * 1.5, rel=0.05)
+    assert (cost.memory_mib, plan.estimates["tune:encoder+head:full"].memory_mib) == (3000.0, 3400.0)
+    assert not any(step.startswith("tune") for step in make_plan(dataset(), figures(10), probe()).estimates)

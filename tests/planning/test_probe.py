@@ -8,7 +8,7 @@ import torch
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding, RgbSource
 from autosam_net.errors import WeightsError
-from planning.probe import probe_machine, probe_speed
+from planning.probe import _probe_tuning, probe_machine, probe_speed
 from tests.support import TINY
 
 LABELS = LabelSet({"background": 0, "organ": 1})
@@ -38,8 +38,17 @@ def test_encoder_and_heads_are_timed(tmp_path: Path, tiny_weights: Path, caplog:
     assert torch.equal(torch.get_rng_state(), state)
     assert "vit" not in probe.recipes  # the tiny checkpoint has no mask decoder
     assert "no configuration for head vit" in caplog.text
+    assert probe.tuned is None  # it has no blocks that could get updates
 
 
 def test_missing_weights_are_an_error_of_planning(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         probe_speed(probe_machine("cpu", tmp_path), encoding(tmp_path / "none.pth"), LABELS)
+
+
+def test_an_encoder_that_learns_is_timed_and_takes_more_memory(tmp_path: Path) -> None:
+    plain = Encoding("lite_medsam", None, 64, 0.25, (RgbSource(0),) * 3, maximum_views=1, slice_budget=1, rotation=0.0)
+    tuned = _probe_tuning(plain, probe_machine("cpu", tmp_path), base_mib=100.0)
+    assert tuned is not None and tuned.seconds_per_input > 0
+    full, lora, adapter = (tuned.memory_mib[f"encoder+head:{how}"] for how in ("full", "lora", "adapter"))
+    assert full > lora > 100 and full > adapter > 100

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,10 +9,11 @@ import pytest
 
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Encoding, Normalization, Preprocessing, RgbSource
+from autosam_net.data.plan import STRATEGIES, Encoding, Normalization, Preprocessing, RgbSource
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import UsageError
 from planning import rules
+from planning.machine import TunedProbe
 from tests.planning.figures import RECIPES, case, dataset, fingerprint, intensities, machine
 
 LITE, VIT = ENCODERS.get("lite_medsam"), ENCODERS.get("vit_b")
@@ -228,10 +230,12 @@ def test_epochs_grow_with_the_training_inputs_and_patients(inputs: int, patients
 
 
 def test_large_structures_get_context_where_a_head_has_it() -> None:
-    recipe = replace(RECIPES["cnn"], settings={"context": 0.0})
+    recipe = replace(RECIPES["cnn"], settings={"context": 0.0}, batch_size=16, crop=0.5)
     small, _ = rules.choose_head("cnn", recipe, 100, 5, largest=rules.LARGE_PIXELS)
     large, reason = rules.choose_head("cnn", recipe, 100, 5, largest=99.0)
     assert (small.settings["context"], large.settings["context"]) == (0.0, 1.0)
+    assert (small.crop, small.batch_size) == (0.5, 16)
+    assert (large.crop, large.batch_size) == (1.0, 8)  # whole inputs, so that the context is seen
     assert "99 px across" in reason
     assert "context" not in rules.choose_head("linear", RECIPES["linear"], 100, 5, largest=99.0)[0].settings
 
@@ -313,3 +317,22 @@ def test_inputs_are_slices_times_tiles() -> None:
 def test_channel_names_reach_the_reason() -> None:
     _, reason = rules.choose_normalizations(ACDC, dataset(("cine MR",)).channel_names, ".nii.gz")
     assert "'cine MR'" in reason
+
+
+@pytest.mark.parametrize(
+    ("device", "tuned", "patients", "expected", "why"),
+    [
+        ("cpu", None, 80, "head", "no step through one that learns could be measured"),
+        ("cpu", TunedProbe(1.5, {rules.TUNING: 3e3}), 80, "head", "600 fit an hour, under the 1000"),
+        ("cuda", TunedProbe(0.01, {rules.TUNING: 9e3}), 80, "head", "takes 9000 MiB of memory, 8000 are there"),
+        ("cuda", TunedProbe(0.01, {rules.TUNING: 3e3}), 4, "head", "trains on 4 patients, under the 5"),
+        ("cuda", TunedProbe(0.01, {rules.TUNING: 3e3}), 80, rules.TUNING, r"--tune encoder\+head:lora --from-head"),
+        ("cpu", TunedProbe(0.1, {rules.TUNING: 3e3}), 80, rules.TUNING, "9000 fit an hour"),
+    ],
+)
+def test_the_encoder_learns_where_time_memory_and_patients_allow_it(
+    device: str, tuned: TunedProbe | None, patients: int, expected: str, why: str
+) -> None:
+    strategy, reason = rules.choose_strategy(machine(device), tuned, patients)
+    assert strategy == expected and strategy in STRATEGIES
+    assert re.search(why, reason) and "\n" not in reason

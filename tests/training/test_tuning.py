@@ -268,3 +268,37 @@ def test_the_published_schedule() -> None:
     short = [poly_rate(iteration, 10, 1.0) for iteration in range(10)]
     assert max(short) == 1.0 and all(math.isfinite(rate) for rate in short)
     assert poly_rate(0, 1, 1.0) == 1.0
+
+
+def test_below_the_last_blocks_all_is_cached(prepared: Prepared, folders: Folders) -> None:
+    plan = planned(prepared.plan, "lite_medsam", None)
+    plan = replace(plan, configurations={"linear": replace(plan.configuration("vit"), head="linear")})
+    options = TrainingOptions(labelled=1, tune="encoder+head:lora", last_blocks=2, epochs=1)
+    folder = train_head(prepared.dataset, plan, "linear", 0, options, folders)
+    assert folder.parent.name == "linear_encoder-lora_last2_labelled1_seed0"
+    root = prepared.folders.preprocessed / prepared.dataset.name / "embeddings"
+    (record,) = {
+        record.key.settings: record for _, record in list_entries(root) if record and record.key.tuned_from
+    }.values()
+    assert record.key.tuned_from == -2 and record.key.encoder == "lite_medsam"
+    counts = json.loads((folder / "run.json").read_text())["parameters"]
+    assert counts["encoder"]["trained"] == 2 * 2 * 4 * (320 + 320)
+
+    tuned = plan.for_configuration("linear", options.tuning)
+    source = EncoderSource(tuned.encoding, "cpu")
+    head = load_head(folder / "model.safetensors", tuned, source)
+    case = load_case(next(cases_folder(prepared.dataset, prepared.folders).iterdir()))
+    probabilities = next(slice_probabilities(case, [head], plan.label_set, source))
+    assert probabilities.shape == (CLASSES, 96, 96) and np.isfinite(probabilities).all()
+    with pytest.raises(UsageError, match=r"--last-blocks: goes with --tune encoder\+head:lora"):
+        train_head(prepared.dataset, plan, "linear", 0, replace(options, tune="encoder+head:full"), folders)
+
+
+@pytest.mark.parametrize("blocks", [None, (), (0, -1)])
+def test_what_is_cached_must_be_known(prepared: Prepared, folders: Folders, blocks: tuple[int, ...] | None) -> None:
+    own = replace(
+        prepared.plan.configuration("linear"), tuning=Tuning("encoder+head", "lora", blocks=blocks, cached=True)
+    )
+    plan = replace(prepared.plan, configurations={"mine": own})
+    with pytest.raises(PlanError, match=r"mine: tuning: cached: found true, expected false, or updates or adapters"):
+        train_head(prepared.dataset, plan, "mine", 0, TrainingOptions(labelled=1), folders)
