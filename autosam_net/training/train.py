@@ -69,7 +69,6 @@ class _Run:
         deadline: of the monotonic clock, in seconds.
         lessons: what unlabelled cases teach, if any.
         start: model.safetensors of the trained head that training begins with, if any.
-        pretrained: part of a head that it begins with, if any.
     """
 
     plan: Plan
@@ -82,7 +81,11 @@ class _Run:
     lessons: Lessons | None
     start: Path | None
     team: Team
-    pretrained: PretrainedRecord | None = None
+
+    @property
+    def pretrained(self) -> PretrainedRecord | None:
+        """Return the part of a head that training begins with, if any; a head that was trained already has it."""
+        return None if self.start is not None else _pretrained(self.settings, self.options)
 
     @property
     def mixed_precision(self) -> bool:
@@ -150,10 +153,8 @@ def train_head(
     Raises:
         BusyError: another process is training this fold.
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
-        PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
-            this fold was finished before.
-        UsageError: there is no such fold, pretrained network, or not so many patients, or the options contradict each
-            other.
+        PlanError: no such configuration, a case is not preprocessed, or another training of this fold has finished.
+        UsageError: no such fold or pretrained part, not so many patients, or the options contradict each other.
         WeightsError: the encoder's weights are missing, or a pretrained network does not fit.
     """
     begin, team = time.monotonic(), this_team()
@@ -164,15 +165,14 @@ def train_head(
     settings = plan.configuration(configuration)
     check_tuning(settings.tuning, settings.head, f"{configuration}: tuning")
     plan.largest_only()  # names a class that does not exist before hours of training
-    pretrained = None if options.pretrained is None else find_head(options.pretrained, settings.head)
     split = training_split(dataset, str(fold), options, folders)
-    _warn_of_seen(dataset, split, plan.encoding.encoder if pretrained is None else pretrained.name)
+    _check_pretrained(dataset, split, plan, settings, options)
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
     team.check_batch(settings.batch_size)
     start = start if lessons is None else lessons.start
-    digest = _digest(plan, settings, options, records, lessons, start, pretrained)
+    digest = _digest(plan, settings, options, records, lessons, start)
     busy = "another process is training this fold. Wait until it has finished."
     with alone(model.fold(str(fold)), busy) if team.leads else nullcontext():
         folder = model.fold(str(fold))
@@ -184,7 +184,7 @@ def train_head(
             return folder
         source = EncoderSource(plan.encoding, options.device)
         deadline = math.inf if options.max_minutes is None else begin + 60 * options.max_minutes
-        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, start, team, pretrained)
+        run = _Run(plan, settings, options, folder, source, digest, deadline, lessons, start, team)
         _train(run, dataset, split, records, folders)
     return folder
 
@@ -217,7 +217,16 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     team.wait()
 
 
-def _warn_of_seen(dataset: DatasetSpec, split: Split, network: str) -> None:
+def _pretrained(settings: Configuration, options: TrainingOptions) -> PretrainedRecord | None:
+    return None if options.pretrained is None else find_head(options.pretrained, settings.head)
+
+
+def _check_pretrained(
+    dataset: DatasetSpec, split: Split, plan: Plan, settings: Configuration, options: TrainingOptions
+) -> None:
+    """Refuse a pretrained part that does not fit, and say so where the fold holds out what a network has seen."""
+    part = _pretrained(settings, options)
+    network = plan.encoding.encoder if part is None else part.name
     if seen := seen_among(network, dataset.name, split.val):
         log.warning(
             "%s was pretrained on the images of %d of the %d cases that this fold holds out: its figures flatter. "
@@ -263,7 +272,6 @@ def _digest(
     records: Sequence[StoredCase],
     lessons: Lessons | None,
     start: Path | None,
-    pretrained: PretrainedRecord | None,
 ) -> str:
     encoding, recipe = replace(plan.encoding, weights=None), replace(settings, epochs=0, maximum_epochs=0)
     weights = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
@@ -271,6 +279,7 @@ def _digest(
     contents = [record.key for record in records]
     files = [] if start is None else [start, *([] if lessons is None else map(lessons.file, lessons.cases))]
     taught = sha256_of_files(files) if files else None
+    pretrained = _pretrained(settings, options)
     more = [*(["fresh views"] if options.fresh_views else []), *([] if pretrained is None else [pretrained.sha256])]
     return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught, *more)
 
@@ -339,8 +348,8 @@ def _initial_state(run: _Run, epochs: int) -> TrainingState:
     settings, start = run.settings, None if run.start is None else load_tensors(run.start)[0]
     encoder = base_encoder(run.plan, run.source)
     model = build_model(run.plan, settings.head, settings.settings, settings.tuning, encoder, start)
-    if run.pretrained is not None and run.start is None:
-        begin_with(model, run.pretrained)
+    if (pretrained := run.pretrained) is not None:
+        begin_with(model, pretrained)
     optimizer = torch.optim.AdamW(_parameter_groups(run, model))
     return TrainingState(model, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
 
