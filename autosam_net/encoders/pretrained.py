@@ -135,9 +135,7 @@ def find_head(name: str, head: str) -> PretrainedRecord:
         names = [other.name for other in list_records() if not other.is_encoder]
         raise UsageError(f"--pretrained {name}: no such network in {encoders_folder()}; {suggest(name, names)}")
     if record.is_encoder:
-        raise UsageError(
-            f"--pretrained {name}: an encoder. Plan with --encoder {name}, and train without --pretrained."
-        )
+        raise UsageError(f"--pretrained {name}: an encoder. Plan with --encoder {name} instead.")
     if record.base != head:
         raise UsageError(f"--pretrained {name}: of the head {record.base}, not of {head}.")
     return record
