@@ -7,6 +7,7 @@ refused by name, so that a hand-edited file fails where the mistake is and not t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import types
@@ -22,6 +23,7 @@ from autosam_net.registry import suggest
 T = TypeVar("T")
 
 SEAL = "checksum"  # last key of the records that nobody edits
+PLAIN = {str, int, float, bool, type(None)}
 SPARSE = {"sparse": True}  # metadata of a field that is left out while it has its default
 
 
@@ -30,6 +32,8 @@ def to_json(value: Any) -> Any:
 
     Knows dataclasses, mappings, sequences, paths, and numpy's scalars and arrays (through `tolist`).
     """
+    if type(value) in PLAIN:
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         written = (field for field in dataclasses.fields(value) if not _is_left_out(value, field))
         return {field.name: to_json(getattr(value, field.name)) for field in written}
@@ -152,7 +156,7 @@ def from_json(cls: Any, data: Any, where: str) -> Any:
 
 def _read_dataclass(cls: Any, data: Any, where: str) -> Any:
     _expect(isinstance(data, dict), "an object", data, where)
-    types_of = typing.get_type_hints(cls)
+    types_of = _types_of(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in data:
         if key not in fields:
@@ -164,6 +168,11 @@ def _read_dataclass(cls: Any, data: Any, where: str) -> Any:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise PlanError(f"{where}: key {name!r} is missing")
     return cls(**values)
+
+
+@functools.cache
+def _types_of(cls: type) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _read_union(arguments: tuple[Any, ...], data: Any, where: str) -> Any:

@@ -19,7 +19,7 @@ from autosam_net.allocator import keep_freed_memory
 from autosam_net.errors import AutosamError
 from autosam_net.files import atomic_file
 from autosam_net.parallel import available_cores
-from benchmarks.measuring import Row, Setting, table
+from benchmarks.measuring import Row, Setting, processor_time, table
 
 BENCHMARKS = {
     "encoder": "Encoding",
@@ -88,7 +88,7 @@ def _measure_here(arguments: argparse.Namespace) -> int:
 
     keep_freed_memory()  # as the commands do, for the published code as well
     module = importlib.import_module(f"benchmarks.{arguments.only[0]}")
-    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    clock = processor_time if arguments.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as scratch:
         rows = module.measure(Setting(arguments.root, arguments.dataset, Path(scratch), arguments.cases, clock))
     rows.append(Row("peak memory of all of these", ratio=peak_memory_mib("cpu"), to="MiB"))

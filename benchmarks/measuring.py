@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +79,8 @@ class Setting:
     ) -> dict[str, float]:
         """Return variant -> median of its seconds, each measured in every round, after one round to warm up.
 
+        Each time is said on stderr, so that long benchmarks tell where they are.
+
         Args:
             warm_up: not needed by variants that start processes of their own each time.
         """
@@ -84,9 +89,17 @@ class Setting:
             for name, work in variants.items():
                 start = self.clock()
                 work()
+                seconds = self.clock() - start
                 if turn >= warm_up:
-                    times[name].append(self.clock() - start)
+                    print(f"{name}: {in_units(seconds)}", file=sys.stderr, flush=True)
+                    times[name].append(seconds)
         return {name: statistics.median(values) for name, values in times.items()}
+
+
+def processor_time() -> float:
+    """Return the seconds of the processor that this process has taken, and those of the processes it waited for."""
+    ended = os.times()
+    return time.process_time() + ended.children_user + ended.children_system
 
 
 def table(rows: Iterable[Row]) -> list[str]:

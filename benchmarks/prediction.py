@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from skimage.transform import resize
 from autosam_net.data.dataset import training_cases
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.heads.head import build_head
+from autosam_net.imageio import read_case
 from autosam_net.inference.model import Model
 from autosam_net.inference.predict import assemble_slices
 from autosam_net.preprocessing.slices import TileGrid
 from autosam_net.training.build import head_shape
+from autosam_net.training.manifest import peak_memory_mib
 from benchmarks.measuring import Row, Setting
 
 ENSEMBLES = {
@@ -23,16 +26,38 @@ ENSEMBLES = {
     "5 folds of cnn": (("cnn",), 5),
     "5 folds of cnn, linear and vit": (("cnn", "linear", "vit"), 5),
 }
+COUNTS = (4, 8, 16, 32)
 GOALS = dict(zip(ENSEMBLES, ("", "<= 1.3", "<= 1.5"), strict=True))
 
 
 def measure(setting: Setting) -> list[Row]:
     """Return the time of a case by untrained heads, without test-time augmentation."""
+    growth = _growth(setting)  # first, while the process has held nothing larger
     works = {name: _prediction(setting, *ensemble) for name, ensemble in ENSEMBLES.items()}
     times = setting.in_turn(works, rounds=3)
     single = times["1 fold of cnn"]
     rows = [Row(name, "case", seconds, seconds / single, "of 1 fold", GOALS[name]) for name, seconds in times.items()]
-    return [*rows, *_restoring(setting)]
+    return [*rows, *growth, *_restoring(setting)]
+
+
+def _growth(setting: Setting) -> list[Row]:
+    """Return how time and memory grow with the slices of a volume, which repeats those of a case."""
+    model, volume = untrained_model(setting, ("cnn",), 1), read_case(training_cases(setting.dataset)[0].images)
+    axis, peaks = setting.plan.preprocessing.slice_axis + 1, dict.fromkeys(COUNTS, 0.0)
+
+    def predict(count: int) -> None:
+        longer = np.take(volume.array, np.arange(count) % volume.array.shape[axis], axis)
+        for _ in model.members(model.preprocess("longer", replace(volume, array=longer))):
+            pass
+        peaks[count] = peaks[count] or peak_memory_mib("cpu")
+
+    times = setting.in_turn({f"{count} slices": partial(predict, count) for count in COUNTS}, rounds=2)
+    correlation = np.corrcoef(COUNTS, list(times.values()))[0, 1]
+    name = f"{', '.join(map(str, COUNTS))} slices"
+    return [
+        Row(f"time of {name}: linear", ratio=float(correlation**2), to="= R2", goal="> 0.99"),
+        Row(f"peak memory of {COUNTS[-1]} slices", ratio=peaks[COUNTS[-1]] / peaks[COUNTS[0]], to=f"of {COUNTS[0]}"),
+    ]
 
 
 def _restoring(setting: Setting) -> list[Row]:
@@ -56,7 +81,7 @@ def _restoring(setting: Setting) -> list[Row]:
 
 def untrained_model(setting: Setting, names: tuple[str, ...], folds: int) -> Model:
     """Return a model of heads as they are before training."""
-    plan = dataclasses.replace(setting.plan, keep_largest=())
+    plan = replace(setting.plan, keep_largest=())
     source = EncoderSource(plan.encoding, "cpu")
     torch.manual_seed(0)
     weights = source.encoder.mask_decoder_weights

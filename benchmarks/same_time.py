@@ -4,7 +4,8 @@ Ours is `autosam_train DATASET CONFIGURATION FOLD --labelled N --seed S` with no
 of encoding and training. nnU-Net's 2d trainer, its own plan, augmentation and loss, then trains as long on the same
 cases, its start and its preprocessing not counted, its learning rate falling with the time that is left. Both predict
 the fold's validation cases, and both are evaluated on the raw grid by `autosam_net.evaluation`. Each side runs in a
-process of its own, one after the other, on all cores.
+process of its own, one after the other, on all cores. `--trained FOLDER --minutes M` takes a fold that was trained and
+validated before instead, and gives nnU-Net so many minutes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -99,13 +100,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draw of patients (default: %(default)s)")
     parser.add_argument("--max-minutes", type=float, help="of our encoding and training (default: as planned)")
     parser.add_argument("--cases", type=int, help="validation cases to compare on (default: all of the fold)")
+    parser.add_argument("--cpu-time", action="store_true", help="of the process that learns, where the machine is busy")
+    parser.add_argument("--trained", type=Path, help="our fold's folder, trained and validated before; needs --minutes")
+    parser.add_argument("--minutes", type=float, help="for nnU-Net, beside --trained")
     arguments = parser.parse_args()
+    if (arguments.trained is None) != (arguments.minutes is None):
+        parser.error("--trained and --minutes need each other")
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     options = TrainingOptions(arguments.labelled, seed=arguments.seed, max_minutes=arguments.max_minutes)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as scratch:
-        setting = Setting(arguments.root, arguments.dataset, Path(scratch), 0, time.perf_counter)
+        setting = Setting(arguments.root, arguments.dataset, Path(scratch), 0, clock)
         contest = Contest(setting, arguments.configuration, arguments.fold, options, arguments.cases)
-        ours = apart(train_ours, contest)
+        if arguments.trained:
+            ours = apart(trained_before, contest, arguments.trained, 60 * arguments.minutes)
+        else:
+            ours = apart(train_ours, contest)
         print(f"ours: {ours}", file=sys.stderr, flush=True)
         theirs = apart(train_theirs, contest, ours.seconds)
     print("\n".join(table(rows_of(ours, theirs))))
@@ -141,11 +151,25 @@ def train_ours(contest: Contest) -> Score:
     target.mkdir(parents=True)
     for name in ("cases", "splits_final.json", "dataset_fingerprint.json"):
         (target / name).symlink_to((source / name).resolve())
-    start = time.perf_counter()
+    start = setting.clock()
     folder = train_head(dataset, plan, contest.configuration, contest.fold, contest.options, folders)
-    seconds = time.perf_counter() - start
+    seconds = setting.clock() - start
     summary = validate_fold(dataset, plan, folder, contest.validation_cases, "cpu", folders)
     return Score(seconds, steps_of(folder), mean_dice(summary))
+
+
+def trained_before(contest: Contest, folder: Path, seconds: float) -> Score:
+    """Return the score of a fold's folder, as if it had taken the seconds that nnU-Net is given."""
+    cases = contest.files(contest.validation_cases)
+    files = [folder / "validation" / (case.name + contest.setting.dataset.file_ending) for case in cases]
+    return Score(seconds, steps_of(folder), dice_of(contest, files))
+
+
+def dice_of(contest: Contest, files: Sequence[Path]) -> float:
+    """Return the mean Dice of the validation cases' predicted label maps."""
+    cases = contest.files(contest.validation_cases)
+    pairs = [(case.name, case.label, file) for case, file in zip(cases, files, strict=True) if case.label is not None]
+    return mean_dice(evaluate_pairs(pairs, contest.setting.plan.label_set))
 
 
 def steps_of(folder: Path) -> int:
@@ -173,20 +197,20 @@ def train_theirs(contest: Contest, seconds: float) -> Score:
     torch.manual_seed(contest.options.seed)
     trainer = peer.trainer()
     trainer.on_train_start()
-    steps = learn(trainer, seconds)
+    steps = learn(trainer, seconds, contest.setting.clock)
+    print(f"theirs: {steps} steps in {seconds:.0f} s", file=sys.stderr, flush=True)
     trainer.on_train_end()
     trainer.set_deep_supervision_enabled(False)
     cases = contest.files(contest.validation_cases)
     files = predict_files(peer.predictor(trainer.network), cases, root / "predicted")
-    pairs = [(case.name, case.label, file) for case, file in zip(cases, files, strict=True) if case.label is not None]
-    return Score(seconds, steps, mean_dice(evaluate_pairs(pairs, contest.setting.plan.label_set)))
+    return Score(seconds, steps, dice_of(contest, files))
 
 
-def learn(trainer: Any, seconds: float) -> int:
-    """Train for a while, at nnU-Net's rate (1 - progress) ** 0.9 of the first; return the number of steps."""
+def learn(trainer: Any, seconds: float, clock: Callable[[], float]) -> int:
+    """Train for so many seconds, at nnU-Net's rate (1 - progress) ** 0.9 of the first; return the number of steps."""
     trainer.network.train()
-    begin, steps = time.perf_counter(), 0
-    while (spent := time.perf_counter() - begin) < seconds:
+    begin, steps = clock(), 0
+    while (spent := clock() - begin) < seconds:
         for group in trainer.optimizer.param_groups:
             group["lr"] = trainer.initial_lr * (1 - spent / seconds) ** 0.9
         trainer.train_step(next(trainer.dataloader_train))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autosam_net.data.prompts import PromptOptions
+
 MIB = 2**20
+SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class HeadRecipe:
     weight_decay: float
     encoder: str | None = None
     crop: float = 1.0
+    prompts: PromptOptions | None = None
 
 
 @dataclass(frozen=True)

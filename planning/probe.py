@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError
 from autosam_net.memory import allowed_memory_mib
 from autosam_net.parallel import available_cores, progress, working
-from planning.machine import MIB, HeadRecipe, Machine, Probe, TunedProbe
+from planning.machine import MIB, SLOW_PASS, HeadRecipe, Machine, Probe, TunedProbe
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +31,6 @@ ENCODED = {"cpu": 2, "cuda": 8}  # inputs of a timed pass
 TIMED_RUNS = 3
 TIME_LIMIT = 2.0  # seconds, after which no run is added
 SLOW_RUN = 8.0  # seconds
-SLOW_PASS = 2.0  # seconds of the frozen encoder for one input, beyond which nobody tunes it
 WORKSPACE = 1.3  # peak of a step over what it keeps for the gradient (LoRA in LiteMedSAM, batches of 4, on a CPU)
 TRAINED_BYTES = 12  # of a parameter that learns: its gradient and both moments of AdamW
 
@@ -99,7 +97,7 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
             memory[name] = peak_memory_mib(machine.device)
-            recipes[name] = HeadRecipe(**{**asdict(recipe), "settings": dict(recipe.settings)})
+            recipes[name] = HeadRecipe(**{**vars(recipe), "settings": dict(recipe.settings)})
         tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, memory["encode"])
     return Probe(machine, seconds, times, memory, recipes, tuned)
 
@@ -186,19 +184,34 @@ def _time_head(
     loss_function = SegmentationLoss(labels).to(machine.device)
     channels, grid = shape.channels + shape.pixels * CELL**2, round(recipe.crop * shape.grid)
     embedding = torch.randn(recipe.batch_size, channels, grid, grid, device=machine.device)
+    inputs = [embedding]
+    if recipe.prompts is not None:
+        inputs.append(_whole_boxes(recipe.batch_size, shape, labels).to(machine.device))
     target = torch.zeros((recipe.batch_size, grid * shape.stride, grid * shape.stride), dtype=torch.uint8)
     target = target.to(machine.device)
 
     def step() -> None:
         kind = torch.device(machine.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=machine.bfloat16):
-            logits = head(embedding)
+            logits = head(*inputs)
         optimizer.zero_grad(set_to_none=True)
         loss: torch.Tensor = loss_function(logits, target)
         loss.backward()
         optimizer.step()
 
     return _fastest(step, machine)
+
+
+def _whole_boxes(count: int, shape: HeadShape, labels: LabelSet) -> torch.Tensor:
+    """Return prompts for every class in each of `count` inputs, boxes around all of it."""
+    import torch
+
+    from autosam_net.data.prompts import Outline
+    from autosam_net.preprocessing.prompts import stack_tokens
+
+    side = float(shape.input_size - 1)
+    outlines = dict.fromkeys(labels.targets, (Outline(box=(0.0, 0.0, side, side)),))
+    return torch.from_numpy(stack_tokens([outlines] * count, labels))
 
 
 def _fastest(work: Callable[[], object], machine: Machine) -> float:

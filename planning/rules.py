@@ -30,7 +30,7 @@ from autosam_net.errors import UsageError
 from autosam_net.preprocessing.geometry import plane_shape
 from autosam_net.preprocessing.slices import count_inputs
 from planning.channel_kinds import channel_kinds
-from planning.machine import MIB, HeadRecipe, Machine, TunedProbe
+from planning.machine import MIB, SLOW_PASS, HeadRecipe, Machine, TunedProbe
 
 CLEARLY_LARGER = 1.5  # a spacing this much larger than both others marks the direction of acquisition
 SIZE_STEP = 64  # pixels; window attention wants multiples of it
@@ -451,8 +451,10 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
         weight_decay=recipe.weight_decay,
         encoder=recipe.encoder,
         crop=crop,
+        prompts=recipe.prompts,
     )
     own = "" if recipe.encoder is None else f"; {ENCODERS.get(recipe.encoder).description}"
+    own += "" if recipe.prompts is None else f"; needs {recipe.prompts.in_words} in every slice"
     epochs = configuration.epochs_for(inputs, patients)
     return configuration, (
         f"the head's own recipe of {recipe.epochs} epochs of {recipe.iterations} batches of {batch_size}, learning "
@@ -473,7 +475,10 @@ def choose_strategy(machine: Machine, tuned: TunedProbe | None, patients: int) -
         patients: that a fold trains on.
     """
     if tuned is None:
-        return "head", "the encoder stays frozen: on this machine no step through one that learns could be measured"
+        return "head", (
+            f"the encoder stays frozen: it takes over {SLOW_PASS:g} s for one input on {machine.device}, has no blocks "
+            "to tune, or there is no memory for it"
+        )
     seconds, need = TUNED_BATCH * tuned.seconds_per_input, tuned.memory_mib[TUNING]
     steps = _round_down(TUNING_SECONDS / seconds)
     figures = f"a step of {TUNED_BATCH} inputs through the encoder takes {seconds:.2g} s on {machine.device}"

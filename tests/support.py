@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
 from autosam_net.data.dataset import DatasetSpec
@@ -26,7 +27,9 @@ from autosam_net.data.plan import (
     Preprocessing,
     RgbSource,
 )
+from autosam_net.data.prompts import PromptOptions
 from autosam_net.data.splits import group_cases, make_splits
+from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.jsonio import sealed, write_json
 from autosam_net.paths import Folders, find_folders
 
@@ -140,6 +143,38 @@ def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
         reasons={},
         estimates={},
     )
+
+
+def build_patches(input_size: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    network = nn.Conv2d(3, 256, 4, stride=4)
+    network.load_state_dict(dict(weights))
+    return network
+
+
+def with_small_sam(place: Prepared, root: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    """Return a copy planned for an encoder with a whole checkpoint of SAM's, random, until the end of the test.
+
+    Its configurations: `prompted`, trained for two batches, and `linear`.
+    """
+    (root / "raw").symlink_to(place.root / "raw")
+    ignored = shutil.ignore_patterns("embeddings")
+    shutil.copytree(place.root / "preprocessed", root / "preprocessed", ignore=ignored)
+    torch.manual_seed(5)
+    parts = {
+        "image_encoder": nn.Conv2d(3, 256, 4, stride=4),
+        "prompt_encoder": PromptEncoder(256, (16, 16), (64, 64), 16),
+        "mask_decoder": MaskDecoder(transformer_dim=256, transformer=TwoWayTransformer(2, 256, 8, 2048)),
+    }
+    state = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
+    torch.save(state, root / "sam.pth")
+    entry = replace(ENCODERS.get("lite_medsam"), name="small_sam", build=build_patches, input_size=64, multiple=4)
+    monkeypatch.setitem(ENCODERS._entries, "small_sam", entry)
+    encoding = replace(place.plan.encoding, encoder="small_sam", weights=str(root / "sam.pth"))
+    linear = replace(place.plan.configuration("linear"), epochs=1, maximum_epochs=1, iterations=2)
+    prompted = replace(linear, head="prompted", learning_rate=1e-4, prompts=PromptOptions("box"))
+    plan = replace(place.plan, encoding=encoding, configurations={"linear": linear, "prompted": prompted})
+    write_json(root / "preprocessed" / plan.dataset / "plan.json", plan)
+    return Prepared(place.dataset, plan, find_folders(root), root)
 
 
 def with_unet(plan: Plan) -> Plan:

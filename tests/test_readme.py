@@ -85,7 +85,7 @@ def test_links_and_width(page: Path) -> None:
 def test_every_key_of_the_plan_is_explained() -> None:
     text = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
     kinds = (plan.Plan, plan.Preprocessing, plan.Normalization, plan.Encoding, plan.RgbSource)
-    for kind in (*kinds, plan.Configuration, plan.Tuning, plan.StepEstimate):
+    for kind in (*kinds, plan.Configuration, plan.Tuning, plan.PromptOptions, plan.StepEstimate):
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in text, f"{kind.__name__}.{field.name}"
 

@@ -160,12 +160,14 @@ def _table(
     """Return all trainings of a table in its order; a wrong word is named before the first of them begins."""
     from autosam_net.training.run import TrainingOptions
 
-    always = TrainingOptions(device=device_of(arguments), resume=True)
+    always = TrainingOptions(device=device_of(arguments), resume=True, anyway=True)
     own = replace(folders, results=folders.results / dataset.name / "strategies" / str(budget).replace(" ", "_"))
     names = arguments.encoders or [plan.encoding.encoder]
     plan, configurations = _on_encoders(plan, arguments.head, names)
     variants = list(_variants(arguments, plan.configuration(arguments.head).head))
-    demand_planned_memory(plan, "encode", f"train:{arguments.head}", *(f"tune:{tune}" for tune, _, _ in variants))
+    # the last blocks alone take less, of which nothing is known
+    whole = [f"tune:{tune}" for tune, last_blocks, _ in variants if last_blocks is None]
+    demand_planned_memory(plan, "encode", f"train:{arguments.head}", *whole)
     trials = []
     for (encoder, name), variant in product(configurations.items(), variants):
         tune, last_blocks, from_head = variant

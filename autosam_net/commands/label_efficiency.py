@@ -18,6 +18,7 @@ from autosam_net.commands.trials import (
     parse_numbers,
     train_missing,
 )
+from autosam_net.data.prompts import PROMPT_KINDS, PromptOptions
 
 if TYPE_CHECKING:
     from autosam_net.data.dataset import DatasetSpec
@@ -38,6 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--unlabelled", action="store_true", help="also with the fold's other patients as unlabelled cases"
     )
+    parser.add_argument(
+        "--zero-shot",
+        nargs="+",
+        default=(),
+        choices=(*PROMPT_KINDS, *(f"{kind}-holes" for kind in PROMPT_KINDS)),
+        metavar="KIND",
+        help="also SAM as it is, at 0 patients, prompted from the references: box, point, both; box-holes for rings",
+    )
     add_device(parser)
     return run(_measure, parser, argv)
 
@@ -54,14 +63,37 @@ def _measure(arguments: argparse.Namespace) -> None:
     dataset = find_dataset(arguments.dataset, folders)
     plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     trials = _trials(arguments, numbers, dataset, plan, folders)
+    untrained = _zero_shot_records(arguments, dataset, plan, folders)
     output = folders.results / dataset.name / "label_efficiency"
 
     def train(trial: Trial) -> None:
         train_and_validate(dataset, plan, trial.configuration, trial.fold, trial.options, folders)
 
-    train_missing(trials, train, lambda: write_label_efficiency(output, _records(trials)))
-    print(label_efficiency_table(_records(trials)))
+    train_missing(trials, train, lambda: write_label_efficiency(output, [*untrained, *_records(trials)]))
+    print(label_efficiency_table([*untrained, *_records(trials)]))
     print(f"runs.csv, table.csv and label_efficiency.png: {output}")
+
+
+def _zero_shot_records(
+    arguments: argparse.Namespace, dataset: DatasetSpec, plan: Plan, folders: Folders
+) -> list[LabelRun]:
+    """Return what SAM reaches as it is, segmenting what was not segmented before."""
+    if not arguments.zero_shot:
+        return []
+    from autosam_net.evaluation.run_table import LabelRun, read_figures, read_prompts
+    from autosam_net.inference.zero_shot import ZeroShotRun
+
+    runs = []
+    for text in dict.fromkeys(arguments.zero_shot):
+        kind, _, holes = text.partition("-")
+        runs.append(ZeroShotRun(dataset, plan, arguments.fold, PromptOptions(kind, holes=bool(holes)), folders))
+    for job in [job for job in runs if not job.is_finished]:
+        print(f"{job.folder.parent.name} fold {job.fold}", flush=True)
+        job.segment(device_of(arguments))
+    return [
+        LabelRun("zero-shot", "0", 0, job.options.seed, read_figures(job.folder), read_prompts(job.folder))
+        for job in runs
+    ]
 
 
 def _records(trials: Sequence[Trial]) -> list[LabelRun]:

@@ -44,6 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="with a zip: the encoder's weights, if not the published ones"
     )
+    what = "prompts.json, for a model that needs prompts (docs/guides/prompts.md)"
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help=what)
+    parser.add_argument(
+        "--zero-shot", action="store_true", help="with -d and --prompts: SAM as it is, instead of a trained model"
+    )
     parser.add_argument("-f", "--folds", nargs="+", metavar="K", help="folds to use (default: all that are trained)")
     parser.add_argument("--save_probabilities", action="store_true", help="also CASE_probabilities.npy, float16")
     parser.add_argument(
@@ -78,15 +83,18 @@ def _predict(arguments: argparse.Namespace) -> None:
         save_uncertainty=arguments.save_uncertainty,
         save_dicom_seg=arguments.save_dicom_seg,
         part=part_of(arguments),
+        prompts=arguments.prompts,
     )
-    write_json(arguments.output / "run.json", sealed(_record(model, time.monotonic() - begin)))
+    record = _record(model, time.monotonic() - begin, arguments.prompts)
+    write_json(arguments.output / "run.json", sealed(record))
     print(f"{len(written)} label maps in {arguments.output}")
     print(_said_of_quality(arguments.output))
 
 
-def _record(model: Model, seconds: float) -> dict[str, Any]:
+def _record(model: Model, seconds: float, prompts: Path | None) -> dict[str, Any]:
     """Return what run.json says of a prediction: heads, settings, times, machine and versions."""
     from autosam_net.encoders.weights import weights_sha256
+    from autosam_net.files import sha256_of_files
     from autosam_net.training.manifest import run_facts
 
     encoding = model.plan.encoding
@@ -96,6 +104,7 @@ def _record(model: Model, seconds: float) -> dict[str, Any]:
         "encoder_sha256": weights_sha256(encoding.encoder, encoding.weights_file),
         "poses": model.poses,
         "largest_only": model.largest_only,
+        **({} if prompts is None else {"prompts": str(prompts), "prompts_sha256": sha256_of_files([prompts])}),
         "seconds": {"prediction": round(seconds, 1)},
         **run_facts(model.source.device),
     }
@@ -120,6 +129,8 @@ def _model(arguments: argparse.Namespace) -> Model:
     from autosam_net.inference.model import load_chosen_models, models_of
     from autosam_net.training.run import list_models
 
+    if arguments.zero_shot:
+        return _zero_shot(arguments)
     if arguments.model is not None:
         if arguments.dataset is not None or arguments.configurations is not None:
             raise UsageError(f"-m {arguments.model}: names the model already. Leave -d and -c out.")
@@ -136,3 +147,24 @@ def _model(arguments: argparse.Namespace) -> Model:
     return load_chosen_models(
         models, arguments.configurations, arguments.folds, device_of(arguments), str(folders.results)
     )
+
+
+def _zero_shot(arguments: argparse.Namespace) -> Model:
+    """Return SAM as it is, for the data set's plan; a trained model's settings do not go with it."""
+    given = [("-m", arguments.model), ("-c", arguments.configurations), ("-f", arguments.folds)]
+    if unfit := [flag for flag, value in given if value is not None]:
+        raise UsageError(f"--zero-shot: nothing is trained, so that {', '.join(unfit)} names nothing. Leave it out.")
+    if arguments.dataset is None or arguments.prompts is None:
+        raise UsageError("--zero-shot: goes with -d, the data set whose plan is followed, and --prompts prompts.json.")
+    from autosam_net.data.dataset import find_dataset
+    from autosam_net.data.prompts import PromptOptions
+    from autosam_net.encoders.catalog import ENCODERS
+    from autosam_net.inference.zero_shot import zero_shot_model
+    from autosam_net.training.check_plan import load_checked_plan
+
+    folders = folders_of(arguments)
+    dataset = find_dataset(arguments.dataset, folders)
+    plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
+    trained_with = ENCODERS.get(plan.encoding.encoder).prompts
+    options = PromptOptions("both" if "point" in trained_with else "box")
+    return zero_shot_model(plan, options, device_of(arguments))

@@ -25,7 +25,7 @@ from autosam_net.commands.cli import (
     new_parser,
     run,
 )
-from autosam_net.data.plan import STRATEGIES, TUNED_PATIENTS, parse_tuning
+from autosam_net.data.plan import STRATEGIES, parse_prompts, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         "Train a head over the frozen encoder, or tune both, on one fold; then validate on the raw grid."
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
-    parser.add_argument("configuration", help="vit, cnn, linear, unet, or another configuration of the plan")
+    parser.add_argument("configuration", help="vit, cnn, linear, unet, prompted, or another configuration of the plan")
     parser.add_argument("fold", help="0 to 4; a range 0-4 for one after the other; all for no validation part")
     parser.add_argument("--labelled", type=int, metavar="N", help="train on N patients only, drawn with --seed")
     parser.add_argument(
@@ -59,10 +59,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--pretrained", metavar="NAME", help="begin with what autosam_pretrain -c made, for configurations such as unet"
     )
-    few = f"tune the encoder of a trained head on fewer than {TUNED_PATIENTS} patients, which is refused else"
-    parser.add_argument("--anyway", action="store_true", help=few)
+    untried = "with --from-head: tune the encoder without a trial on labelled patients that are held out of it"
+    parser.add_argument("--anyway", action="store_true", help=untried)
     blocks = "with LoRA or adapters: tune the encoder's last N attention blocks only, and cache what lies below"
     parser.add_argument("--last-blocks", type=int, metavar="N", help=blocks)
+    parser.add_argument(
+        "--prompts", metavar="KIND", help="of a head that needs them: box, point or both (default: as planned)"
+    )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
         "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
@@ -91,6 +94,7 @@ class _Job:
 def _train(arguments: argparse.Namespace) -> None:
     demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
     parse_tuning(arguments.tune)  # before torch is imported
+    parse_prompts(arguments.prompts)
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -108,32 +112,11 @@ def _train(arguments: argparse.Namespace) -> None:
     for fold in folds:
         label_files(dataset, select_fold(splits, fold).val)  # names a missing one before hours of training
     options = _options(arguments)
-    if not arguments.anyway:
-        for fold in folds:
-            _refuse_few_patients(dataset, fold, options, folders)
     with join_team(options.device) as device:
         job = _Job(dataset, plan, arguments.configuration, replace(options, device=device), folders)
         with nullcontext() if this_team().leads else _silence():
             for fold in folds:
                 _train_fold(job, fold)
-
-
-def _refuse_few_patients(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> None:
-    """Refuse to go on from a trained head into the encoder where nothing can tell whether that helps.
-
-    Raises:
-        UsageError: the fold trains on too few patients.
-    """
-    from autosam_net.training.cases import count_patients, training_split
-
-    if not (options.from_head and options.tuning is not None and options.tuning.of_encoder):
-        return
-    patients = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
-    if patients < TUNED_PATIENTS:
-        raise UsageError(
-            f"--from-head: fold {fold} trains on {patients} patients; with fewer than {TUNED_PATIENTS} none can be "
-            "held out to see whether tuning the encoder helps the trained head. Keep the head, or do it with --anyway."
-        )
 
 
 @contextmanager
@@ -175,6 +158,8 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         from_head=arguments.from_head,
         pretrained=arguments.pretrained,
         last_blocks=arguments.last_blocks,
+        anyway=arguments.anyway,
+        prompts=arguments.prompts,
     )
 
 

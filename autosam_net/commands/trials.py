@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autosam_net.paths import Folders
     from autosam_net.training.run import ModelFolder, TrainingOptions
 
-WITHOUT_EFFECT = {"device", "resume", "overwrite"}  # options that do not change what a training is to reach
+WITHOUT_EFFECT = {"device", "resume", "overwrite", "anyway"}  # options that do not change what a training is to reach
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ class Trial:
 
     def record(self, figures: Mapping[str, float | None]) -> LabelRun:
         """Return its row of the table."""
-        from autosam_net.evaluation.run_table import LabelRun
+        from autosam_net.evaluation.run_table import LabelRun, read_prompts
 
         labelled = "all" if self.options.labelled is None else str(self.options.labelled)
-        return LabelRun(self.name, labelled, self.patients, self.options.seed, figures)
+        prompts = read_prompts(self.folder)
+        return LabelRun(self.name, labelled, self.patients, self.options.seed, figures, prompts)
 
 
 def add_trials(parser: argparse.ArgumentParser, seeds: int) -> None:
@@ -135,7 +136,7 @@ def check_recorded(trials: Sequence[Trial], plan: Plan) -> None:
 def _check_one(trial: Trial, plan: Plan) -> None:
     from autosam_net.data.plan import load_plan
 
-    followed = plan.for_configuration(trial.configuration, trial.options.tuning)
+    followed = plan.for_configuration(trial.configuration, trial.options.tuning, trial.options.prompt_kind)
     trial.model.check_plan(followed)
     manifest = read_sealed(trial.folder / "run.json")
     recorded, options = manifest["options"], to_json(trial.options)

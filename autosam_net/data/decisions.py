@@ -34,4 +34,7 @@ def _in_words(entry: Configuration) -> str:
     own = "" if entry.encoder is None else f", on {entry.encoder}"
     parts = "" if entry.crop == 1 else f" parts of {entry.crop:.0%} of the side"
     tuned = "" if entry.tuning is None else f", tuned {entry.tuning.part}:{entry.tuning.method}"
-    return f"{epochs} x {entry.iterations} x {entry.batch_size}{parts}, lr {entry.learning_rate:g}{own}{tuned}"
+    prompted = "" if entry.prompts is None else f", {entry.prompts.in_words}"
+    return (
+        f"{epochs} x {entry.iterations} x {entry.batch_size}{parts}, lr {entry.learning_rate:g}{own}{tuned}{prompted}"
+    )

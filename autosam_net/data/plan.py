@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from autosam_net.data.labels import LabelSet, LabelValue
+from autosam_net.data.prompts import PROMPT_KINDS, PromptKind, PromptOptions
 from autosam_net.errors import PlanError, UsageError
 from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import SPARSE, canonical, from_json, read_json
@@ -20,8 +21,8 @@ PLAIN = "plain"
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
 CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
-REFERENCE_INPUTS = 100  # training inputs up to which a head's own number of epochs is enough
-REFERENCE_PATIENTS = 5  # and patients: one slice each of many patients asks for more than many slices of one
+REFERENCE_INPUTS = 40  # training inputs up to which a head's own number of epochs is enough
+REFERENCE_PATIENTS = 2  # and patients: one slice each of many patients asks for more than many slices of one
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
 """What can be tuned and how; `head` is the head alone, all of it, over the frozen encoder."""
 TUNED_BATCH = 4  # inputs, as published; passes through an encoder that learns take memory
@@ -199,6 +200,17 @@ def parse_tuning(text: str) -> Tuning | None:
     return tuning
 
 
+def parse_prompts(text: str | None) -> PromptKind | None:
+    """Return the kind of prompt that `--prompts` asks for, if it does.
+
+    Raises:
+        UsageError: there is no such kind.
+    """
+    if text is not None and text not in PROMPT_KINDS:
+        raise UsageError(f"--prompts {text}: {suggest(text, PROMPT_KINDS)}")
+    return cast("PromptKind | None", text)
+
+
 @dataclass(frozen=True)
 class Configuration:
     """How one head is trained.
@@ -212,6 +224,7 @@ class Configuration:
         encoder: replaces the plan's; `image` for networks trained from scratch.
         crop: of each drawn input a random part is shown, this share of its side; 1 for the whole.
         tuning: of pretrained parts; if null, the head learns and the encoder is frozen.
+        prompts: of a head that needs them, how they are drawn from references.
     """
 
     head: str
@@ -225,6 +238,17 @@ class Configuration:
     encoder: str | None = None
     crop: float = 1.0
     tuning: Tuning | None = field(default=None, metadata=SPARSE)
+    prompts: PromptOptions | None = field(default=None, metadata=SPARSE)
+
+    def with_prompts(self, kind: PromptKind) -> Configuration:
+        """Return the same with another kind of prompt.
+
+        Raises:
+            UsageError: the head takes no prompts.
+        """
+        if self.prompts is None:
+            raise UsageError(f"--prompts {kind}: the head {self.head} takes no prompts. Leave it out.")
+        return replace(self, prompts=self.prompts.of_kind(kind))
 
     def with_tuning(self, tuning: Tuning) -> Configuration:
         """Return the same with a tuning; where the encoder learns, in fewer, whole inputs and more, shorter epochs."""
@@ -273,6 +297,7 @@ class Plan:
             says by itself what goes in and what comes out.
         reasons: decision -> one sentence with the figures that led to it.
         estimates: step -> predicted cost.
+        prompts: only in the plan that goes along with a head that needs prompts, how these are drawn from references.
     """
 
     version: int
@@ -290,6 +315,7 @@ class Plan:
     reasons: Mapping[str, str]
     estimates: Mapping[str, StepEstimate]
     strategy: str = field(default="head", metadata=SPARSE)
+    prompts: PromptOptions | None = field(default=None, metadata=SPARSE)
 
     @property
     def label_set(self) -> LabelSet:
@@ -318,7 +344,7 @@ class Plan:
             raise PlanError(f"{self.dataset}: no configuration {name!r}; {suggest(name, self.configurations)}")
         return self.configurations[name]
 
-    def for_configuration(self, name: str, tuning: Tuning | None = None) -> Plan:
+    def for_configuration(self, name: str, tuning: Tuning | None = None, prompts: PromptKind | None = None) -> Plan:
         """Return the plan as a configuration follows it: with its own encoder in place, where it names or tunes one.
 
         An encoder that it names sees the same views of the same inputs, and has its published weights, if any. The
@@ -326,11 +352,15 @@ class Plan:
 
         Args:
             tuning: takes the place of the configuration's own.
+            prompts: the same, of their kind.
 
         Raises:
             PlanError: the plan has none of that name.
+            UsageError: prompts, for a head that takes none.
         """
         configuration = self.configuration(name)
+        if prompts is not None:
+            configuration = configuration.with_prompts(prompts)
         if tuning is not None:
             configuration = configuration.with_tuning(tuning)
         encoding, own = self.encoding, configuration.encoder
@@ -338,8 +368,9 @@ class Plan:
             encoding = replace(encoding, encoder=own, weights=None, pixels=False)
         if configuration.tuning is not None and configuration.tuning.of_encoder:
             encoding = replace(encoding, tuned=True, tuned_from=configuration.tuning.first_block)
-        others = self.configurations if encoding == self.encoding else {}
-        return replace(self, encoding=encoding, configurations={**others, name: configuration})
+        others = self.configurations if (encoding, configuration.prompts) == (self.encoding, None) else {}
+        configurations = {**others, name: configuration}
+        return replace(self, encoding=encoding, configurations=configurations, prompts=configuration.prompts)
 
 
 def settings_digest(*settings: object) -> str:

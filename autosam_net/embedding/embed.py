@@ -74,15 +74,16 @@ class EncoderSource:
         return run_in_memory(functools.partial(encode_inputs, self.encoder, encoding=self.encoding.source), inputs)
 
 
-def run_in_memory(network: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-    """Return `network(inputs)`, from halves of the batch where the GPU's memory is too small for the whole."""
+def run_in_memory(network: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """Return `network(*inputs)`, from halves of the batch where the GPU's memory is too small for the whole."""
     try:
-        return network(inputs)
+        return network(*inputs)
     except torch.cuda.OutOfMemoryError:
-        if len(inputs) == 1:
+        if len(inputs[0]) == 1:
             raise
     torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
-    return torch.cat([run_in_memory(network, half) for half in inputs.tensor_split(2)])
+    halves = zip(*(part.tensor_split(2) for part in inputs), strict=True)
+    return torch.cat([run_in_memory(network, *half) for half in halves])
 
 
 def encode_inputs(encoder: nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:

@@ -6,7 +6,7 @@ at the price of one encoder pass a pose.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,20 @@ def put(array: NDArray[Element], pose: str) -> NDArray[Element]:
     if pose in _MIRRORED:
         return np.ascontiguousarray(np.flip(array, _MIRRORED[pose]))
     return np.ascontiguousarray(np.rot90(array, _QUARTERS[pose], (-2, -1)))
+
+
+def point_in(pose: str, size: int) -> Callable[[tuple[float, float]], tuple[float, float]]:
+    """Return where a point (x, y) of an input of `size` pixels lies when that is put in a pose."""
+
+    def moved(point: tuple[float, float]) -> tuple[float, float]:
+        x, y = point
+        if pose in _MIRRORED:
+            return (x, size - 1 - y) if _MIRRORED[pose] == -2 else (size - 1 - x, y)
+        for _ in range(_QUARTERS[pose]):
+            x, y = y, size - 1 - x
+        return x, y
+
+    return moved
 
 
 def put_back(maps: torch.Tensor, pose: str) -> torch.Tensor:

@@ -33,7 +33,10 @@ class LowerPart(nn.Sequential):
         self.finer, self.channels = finer, width * finer**2
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return functional.pixel_unshuffle(super().forward(pixels), self.finer)
+        features = pixels
+        for step in self:
+            features = step(features)
+        return functional.pixel_unshuffle(features, self.finer)
 
 
 class UpperPart(nn.Sequential):
@@ -44,7 +47,9 @@ class UpperPart(nn.Sequential):
         self.finer = finer
 
     def forward(self, features: Tensor) -> Tensor:
-        embedding: Tensor = super().forward(functional.pixel_shuffle(features, self.finer))
+        embedding = functional.pixel_shuffle(features, self.finer)
+        for step in self:
+            embedding = step(embedding)
         return embedding
 
 

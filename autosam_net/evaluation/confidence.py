@@ -45,14 +45,17 @@ def _entropies(probabilities: Probabilities, labels: LabelSet) -> NDArray[np.flo
     return (own - rest * np.log(rest)) / np.float32(np.log(2))
 
 
-def _decide(probabilities: Probabilities) -> tuple[NDArray[np.intp], Probabilities]:
-    """Return the class of each pixel, flat, and its probability; plane by plane, three times as fast as argmax."""
-    largest = probabilities[0].copy()
-    decided = np.zeros(largest.shape, np.intp)
-    for value, plane in enumerate(probabilities[1:], start=1):
-        decided[plane > largest] = value
-        np.maximum(largest, plane, out=largest)
-    return decided.ravel(), largest
+def _decided(probabilities: Probabilities) -> NDArray[np.bool_]:
+    """Return for each class the pixels that are decided for it: of equal ones for the first, as argmax does.
+
+    Plane by plane, which is several times as fast as argmax and counting.
+    """
+    inside = probabilities == probabilities.max(axis=0)
+    free = ~inside[0]
+    for plane in inside[1:]:
+        plane &= free
+        free &= ~plane
+    return inside
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,10 @@ class ConfidenceTally:
         entropies = _entropies(probabilities, self.labels)
         if self.labels.has_regions:
             foreground, inside = probabilities, probabilities > 0.5
-            sums = [(own * inside).sum(axis=(1, 2)) for own in (probabilities, entropies)]
-            pixels = inside.sum(axis=(1, 2))
         else:
-            foreground, (decided, largest) = probabilities[1:], _decide(probabilities)
-            weights = (largest.ravel(), entropies.ravel())
-            sums = [np.bincount(decided, weight, self.labels.outputs)[1:] for weight in weights]
-            pixels = np.bincount(decided, minlength=self.labels.outputs)[1:]
-        self._sums += [foreground.sum(axis=(1, 2), dtype=float), sums[0], pixels, sums[1]]
+            foreground, inside = probabilities[1:], _decided(probabilities)[1:]
+        overlap, unsure = ((own * inside).sum(axis=(1, 2), dtype=float) for own in (foreground, entropies))
+        self._sums += [foreground.sum(axis=(1, 2), dtype=float), overlap, inside.sum(axis=(1, 2)), unsure]
 
     def watched(self, slices: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Yield the slices, each added as it passes."""

@@ -28,11 +28,12 @@ def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set_xscale("log")
-    names = list(dict.fromkeys(group.configuration for group in groups))
+    untrained = any(group.patients == 0 for group in groups)
+    axes.set_xscale(**({"value": "symlog", "linthresh": 1, "linscale": 0.4} if untrained else {"value": "log"}))
+    names = list(dict.fromkeys(group.name for group in groups))
     for index, name in enumerate(names):
         aside = 1.04 ** (index - (len(names) - 1) / 2)  # so that one does not hide another
-        own = sorted((group for group in groups if group.configuration == name), key=lambda group: group.patients)
+        own = sorted((group for group in groups if group.name == name), key=lambda group: group.patients)
         runs = [run for group in own for run in group.runs]
         mean = [number_or_nan(group.mean["Dice"]) for group in own]
         spread = [number_or_nan(group.sd["Dice"]) for group in own]
@@ -40,6 +41,8 @@ def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
         axes.errorbar(places, mean, spread, color=f"C{index}", marker="s", capsize=4, label=name)
         dots = [run.patients * aside for run in runs], [number_or_nan(run.figures["Dice"]) for run in runs]
         axes.plot(*dots, "o", color=f"C{index}", alpha=0.5, markersize=4)
+        if own[-1].patients == 0:
+            axes.axhline(mean[-1], color=f"C{index}", linestyle=":")  # what labels have to beat
     ticks = sorted({group.patients for group in groups})
     axes.set_xticks(ticks, [str(number) for number in ticks])
     axes.set_xticks([], minor=True)
@@ -61,5 +64,5 @@ def label_efficiency_table(runs: Sequence[LabelRun]) -> str:
     for group in group_runs(runs):
         minutes = sum(group.mean[name] or 0.0 for name in SECONDS) / 60
         figures = [with_spread(group, "Dice", 3), with_spread(group, "HD95", 2), f"{minutes:.1f}"]
-        table.add_row(group.configuration, group.labelled, str(len(group.runs)), *figures)
+        table.add_row(group.name, group.labelled, str(len(group.runs)), *figures)
     return as_text(table)

@@ -83,6 +83,7 @@ class Summary:
         foreground_mean: metric -> mean over the classes for which it is defined; None only if it is for none.
         mean: class -> metric -> mean over the cases for which it is defined.
         presence: class -> cases.
+        prompts: those that the predictions were made with, in words; None where there were none.
     """
 
     labels: Mapping[str, tuple[int, ...]]
@@ -92,6 +93,7 @@ class Summary:
     mean: Mapping[str, Mapping[str, float | None]]
     presence: Mapping[str, Presence]
     cases: tuple[CaseResult, ...]
+    prompts: str | None = None
 
 
 def evaluate_folder(
@@ -260,6 +262,7 @@ def _summary_json(summary: Summary, folder: Path) -> dict[str, Any]:
         "number_of_cases": len(summary.cases),
         "unit": summary.unit,
         "nsd_tolerance": summary.tolerance,
+        **({} if summary.prompts is None else {"prompts": summary.prompts}),
         "metric_per_case": [
             {
                 "reference_file": _relative(case.reference, folder),
@@ -284,7 +287,8 @@ def summary_table(summary: Summary) -> str:
     from rich.table import Table
 
     cases = len(summary.cases)
-    table = Table(title=f"{cases} case{'s' * (cases != 1)}, distances in {summary.unit}")
+    prompts = "" if summary.prompts is None else f", {summary.prompts}"
+    table = Table(title=f"{cases} case{'s' * (cases != 1)}, distances in {summary.unit}{prompts}")
     table.add_column("class", overflow="fold")
     shown = {"Dice": "Dice", "IoU": "IoU", "HD95": "HD95", "ASSD": "ASSD", "NSD": f"NSD {summary.tolerance:g}"}
     for heading in (*shown.values(), "present", "predicted", "missed", "invented"):

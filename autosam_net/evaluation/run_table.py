@@ -17,12 +17,13 @@ SECONDS = ("training_seconds", "encoding_seconds")
 
 @dataclass(frozen=True)
 class LabelRun:
-    """One training and its validation.
+    """One training and its validation, or that of the unadapted SAM.
 
     Attributes:
-        labelled: as it was asked for, a number or "all".
+        labelled: as it was asked for, a number or "all"; "0" for what was not trained.
         patients: trained on.
         figures: what was measured: Dice (mean over the classes), Dice of each class, HD95, seconds; None: undefined.
+        prompts: that the held-out cases were predicted with, in words; None where none are needed.
     """
 
     configuration: str
@@ -30,6 +31,12 @@ class LabelRun:
     patients: int
     seed: int
     figures: Mapping[str, float | None]
+    prompts: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the configuration, with the prompts that it needs."""
+        return self.configuration if self.prompts is None else f"{self.configuration} ({self.prompts})"
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,11 @@ class LabelGroup:
     mean: Mapping[str, float | None]
     sd: Mapping[str, float | None]
 
+    @property
+    def name(self) -> str:
+        """Return the configuration, with the prompts that it needs."""
+        return self.runs[0].name
+
 
 def read_figures(folder: Path) -> dict[str, float | None]:
     """Return the figures of a trained fold: those of its validation and the seconds that it took.
@@ -61,20 +73,31 @@ def read_figures(folder: Path) -> dict[str, float | None]:
         "Dice": summary["foreground_mean"]["Dice"],
         **{f"Dice {names[key]}": mean["Dice"] for key, mean in summary["mean"].items()},
         "HD95": summary["foreground_mean"]["HD95"],
-        **{name: seconds[name.removesuffix("_seconds")] for name in SECONDS},
+        **{name: seconds.get(name.removesuffix("_seconds"), 0.0) for name in SECONDS},
     }
+
+
+def read_prompts(folder: Path) -> str | None:
+    """Return the prompts that a fold's held-out cases were predicted with, in words, if any.
+
+    Raises:
+        PlanError: validation/summary.json is missing or damaged.
+    """
+    prompts: str | None = read_sealed(folder / "validation" / "summary.json").get("prompts")
+    return prompts
 
 
 def group_runs(runs: Sequence[LabelRun]) -> list[LabelGroup]:
     """Return one group for each configuration and number of patients, in the order of the runs."""
     members: dict[tuple[str, str, int], list[LabelRun]] = {}
     for run in runs:
-        members.setdefault((run.configuration, run.labelled, run.patients), []).append(run)
+        members.setdefault((run.name, run.labelled, run.patients), []).append(run)
     groups = []
-    for key, group in members.items():
+    for (_, labelled, patients), group in members.items():
         values = {name: [run.figures[name] for run in group] for name in group[0].figures}
         mean = {name: _mean(found) for name, found in values.items()}
-        groups.append(LabelGroup(*key, tuple(group), mean, {name: _sd(found) for name, found in values.items()}))
+        sd = {name: _sd(found) for name, found in values.items()}
+        groups.append(LabelGroup(group[0].configuration, labelled, patients, tuple(group), mean, sd))
     return groups
 
 
@@ -94,9 +117,9 @@ def write_tables(folder: Path, runs: Sequence[LabelRun]) -> list[LabelGroup]:
     figures = list(runs[0].figures)
     _write_csv(
         folder / "runs.csv",
-        ["configuration", "labelled", "patients", "seed", *figures],
+        ["configuration", "prompts", "labelled", "patients", "seed", *figures],
         [
-            [run.configuration, run.labelled, run.patients, run.seed, *map(_rounded, run.figures.values())]
+            [run.configuration, run.prompts, run.labelled, run.patients, run.seed, *map(_rounded, run.figures.values())]
             for run in runs
         ],
     )
@@ -104,13 +127,14 @@ def write_tables(folder: Path, runs: Sequence[LabelRun]) -> list[LabelGroup]:
         folder / "table.csv",
         [
             "configuration",
+            "prompts",
             "labelled",
             "patients",
             "runs",
             *(f"{name} {of}" for name in figures for of in ("mean", "sd")),
         ],
         [
-            [group.configuration, group.labelled, group.patients, len(group.runs)]
+            [group.configuration, group.runs[0].prompts, group.labelled, group.patients, len(group.runs)]
             + [_rounded(part[name]) for name in figures for part in (group.mean, group.sd)]
             for group in groups
         ],

@@ -93,7 +93,7 @@ def _draw(path: Path, title: str, groups: Sequence[LabelGroup]) -> None:
 
     names = list(dict.fromkeys(group.configuration for group in groups))
     numbers = list(dict.fromkeys(group.labelled for group in groups))
-    figure = Figure(figsize=(4 + 2.5 * len(DRAWN), 1.5 + 0.45 * len(names)), layout="constrained")
+    figure = Figure(figsize=(4 + 2.5 * len(DRAWN), 2 + 0.45 * len(names)), layout="constrained")
     axes = figure.subplots(1, len(DRAWN), sharey=True)
     for part, (name, heading) in zip(axes, DRAWN.items(), strict=True):
         for index, number in enumerate(numbers):
@@ -111,7 +111,7 @@ def _draw(path: Path, title: str, groups: Sequence[LabelGroup]) -> None:
             part.set_xscale("log")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(numbers))
     figure.suptitle(title)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120)

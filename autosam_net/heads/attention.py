@@ -25,7 +25,7 @@ class FoldedAttention(Attention):  # type: ignore[misc]  # its package has no ty
     A score is the product of a projected query and a projected key. With both projections on the side of n tokens and
     H heads, each pixel meets n H vectors, instead of the projection's D channels first: 32 against 128 for four classes
     and eight heads. The same holds for the values. Where n H >= D nothing is folded. The sums are the same in another
-    order.
+    order. Scores lie pixel beside pixel, so that the softmax over a few tokens takes many pixels at once.
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -55,11 +55,12 @@ class FoldedAttention(Attention):  # type: ignore[misc]  # its package has no ty
     def _from_pixels(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys = self._by_head(self.k_proj(k)) / self._temperature  # (B, n, H, d)
         values = self._by_head(self.v_proj(v))
-        folded = torch.einsum("bnhd,chd->bchn", keys, self._by_head(self.q_proj.weight.T))  # (B, C, H, n)
+        folded = torch.einsum("bnhd,chd->bhnc", keys, self._by_head(self.q_proj.weight.T))  # (B, H, n, C)
         offset = torch.einsum("bnhd,hd->bhn", keys, self._by_head(self.q_proj.bias))
-        scores = (q @ folded.flatten(2)).unflatten(2, folded.shape[2:]) + offset[:, None]  # (B, pixels, H, n)
+        scores = (folded.flatten(1, 2) @ q.transpose(1, 2)).unflatten(1, offset.shape[1:]) + offset[..., None]
         found = torch.einsum("bnhd,chd->bhnc", values, self._by_head(self.out_proj.weight))  # (B, H, n, C)
-        return torch.softmax(scores, -1).flatten(2) @ found.flatten(1, 2) + self.out_proj.bias
+        attended = torch.softmax(scores, 2).flatten(1, 2).transpose(1, 2) @ found.flatten(1, 2)  # (B, pixels, C)
+        return attended + self.out_proj.bias.to(attended.dtype)  # no copy in a larger type under autocast
 
     @property
     def _temperature(self) -> float:

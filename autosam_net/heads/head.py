@@ -10,6 +10,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autosam_net.data.prompts import PromptOptions
 from autosam_net.errors import PlanError
 from autosam_net.registry import Registry, suggest
 
@@ -48,6 +49,7 @@ class Recipe:
         learning_rate: highest value of the one-cycle schedule of AdamW.
         encoder: that the head works on whatever the plan's is; `image` for a network trained from scratch.
         crop: of each input in a batch a random part is shown, this share of its side; for heads that take any size.
+        prompts: how they are drawn, for heads that need prompts beside the embedding.
     """
 
     settings: Mapping[str, float]
@@ -58,15 +60,18 @@ class Recipe:
     weight_decay: float
     encoder: str | None = None
     crop: float = 1.0
+    prompts: PromptOptions | None = None
 
 
 class HeadClass(Protocol):
     """The class of a torch module from embeddings (B, channels, grid, grid) to logits (B, outputs, size, size).
 
+    In prediction, embeddings come in the type of autocast, and channels last: bfloat16 where heads compute in it.
     One whose recipe has a `crop` below 1 takes smaller grids too, and gives logits of `stride` times their side. One
     with the attribute `sees_pixels` gets the folded pixels as well, where `HeadShape.pixels` says that there are some.
     One that starts from the checkpoint's mask decoder may name what it has from there as `pretrained`, beginnings of
-    names of parameters; tuning by LoRA or adapters freezes these.
+    names of parameters; tuning by LoRA or adapters freezes these. One whose recipe has `prompts` is called with tokens
+    (B, classes, contours, tokens, 3) as well, of `preprocessing.prompts.stack_tokens`.
     """
 
     recipe: Recipe
@@ -104,8 +109,17 @@ def build_head(
     return module
 
 
-def _without_pixels(channels: int, head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0][:, :channels],)
+def _without_pixels(channels: int, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return inputs[0][:, :channels], *inputs[1:]
+
+
+def takes_prompts(name: str) -> bool:
+    """Return whether a head needs prompts beside the embedding.
+
+    Raises:
+        UsageError: no head of that name.
+    """
+    return HEADS.get(name).recipe.prompts is not None
 
 
 def enlarge(features: Tensor, size: int) -> Tensor:

@@ -73,16 +73,22 @@ class VitHead(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         batch, channels, height, width = embedding.shape
-        embedding = embedding.contiguous(memory_format=torch.channels_last)  # token by token, for the transformer
-        image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1)
-        position = self._positions(batch, height, width, embedding.device)  # (B, 256, h, w)
+        kind = self._type_between_layers(embedding)
+        embedding = embedding.to(kind, memory_format=torch.channels_last)  # token by token, for the transformer
+        image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1).to(kind)
+        position = self._positions(batch, height, width, embedding.device).to(kind)  # (B, 256, h, w)
         tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)
         tokens, image = self.transformer(image, position, tokens)
-        image = self._upscale(image.transpose(1, 2).view(batch, channels, height, width))  # (B, 32, 4 h, 4 w)
+        image = upscale(image.transpose(1, 2).view(batch, channels, height, width), self.output_upscaling)
         filters = torch.stack([layer(tokens[:, index]) for index, layer in enumerate(self.filters)], dim=2)
-        pixels = image.permute(0, 2, 3, 1)  # in the order of the memory, so that no copy is made
-        logits = (pixels.flatten(1, 2) @ filters).view(*pixels.shape[:3], -1)  # (B, 4 h, 4 w, outputs)
-        return enlarge(logits.permute(0, 3, 1, 2), self.logits_size)
+        return enlarge(filtered(image, filters), self.logits_size)
+
+    def _type_between_layers(self, embedding: Tensor) -> torch.dtype:
+        """Return the type of autocast for prediction, which halves the memory of all pixels' tokens."""
+        device = embedding.device.type
+        if self.training or not torch.is_autocast_enabled(device):
+            return embedding.dtype
+        return torch.get_autocast_dtype(device)
 
     def _positions(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
         """Return SAM's encoding (B, 256, h, w) of the pixel centres, the image being [0, 1] x [0, 1]."""
@@ -93,13 +99,6 @@ class VitHead(nn.Module):
         with torch.autocast(device.type, enabled=False):  # sines of large angles
             encoding = self.position._pe_encoding(centres)  # (h, w, 256), in training one an image
             return encoding.expand(batch, -1, -1, -1).permute(0, 3, 1, 2)
-
-    def _upscale(self, image: Tensor) -> Tensor:
-        """Return `output_upscaling(image)`; with the norm in one pass over channels-last memory."""
-        norm: Any = self.output_upscaling[1]
-        image = self.output_upscaling[0](image).permute(0, 2, 3, 1)
-        image = F.layer_norm(image, norm.weight.shape, norm.weight, norm.bias, norm.eps).permute(0, 3, 1, 2)
-        return self.output_upscaling[2:](image)
 
     def _start_from(self, weights: Mapping[str, Tensor], token_noise: float) -> None:
         """Take over the checkpoint's decoder; class i gets mask token and hyper-network i modulo their number."""
@@ -118,6 +117,23 @@ class VitHead(nn.Module):
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(f"head 'vit': the checkpoint's mask decoder is not SAM's ({reason})") from error
+
+
+def upscale(image: Tensor, layers: nn.Sequential) -> Tensor:
+    """Return what the up-scaling layers of SAM's decoder make of an image (B, C, h, w), as (B, C / 8, 4 h, 4 w).
+
+    The norm is computed in one pass over channels-last memory.
+    """
+    norm: Any = layers[1]
+    image = layers[0](image).permute(0, 2, 3, 1)
+    image = F.layer_norm(image, norm.weight.shape, norm.weight, norm.bias, norm.eps).permute(0, 3, 1, 2)
+    return layers[2:](image)
+
+
+def filtered(image: Tensor, filters: Tensor) -> Tensor:
+    """Return what each of the filters (B, C, outputs) makes of its image (B, C, H, W), as (B, outputs, H, W)."""
+    pixels = image.permute(0, 2, 3, 1)  # in the order of the memory, so that no copy is made
+    return (pixels.flatten(1, 2) @ filters).view(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:

@@ -85,6 +85,7 @@ def plan_comparison(
     """
     today = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
     models = _chosen_models(dataset, today, configurations, folders)
+    _refuse_prompted(models)
     plan = _shared_plan(models, today)
     common = _common_folds(models, folds)
     ordered = sorted(models, key=lambda model: _weights(model, common[0]).stat().st_size)
@@ -97,7 +98,8 @@ def _chosen_models(
     models = models_of(dataset.name, folders)
     if names is not None:
         return choose_models(models, list(dict.fromkeys(names)), dataset.name)
-    plain = [model for model in models if model.path.name in today.configurations]
+    trained = [(model, today.configurations.get(model.path.name)) for model in models]
+    plain = [model for model, own in trained if own is not None and own.prompts is None]
     chosen = [model for model in plain if fit_together(load_plan(model.plan_file), today)]
     for model in plain:
         if model not in chosen:
@@ -106,6 +108,15 @@ def _chosen_models(
         listed = ", ".join(model.path.name for model in models)
         raise ModelError(f"{dataset.name}: no configuration of the plan is trained; choose with -c among {listed}.")
     return chosen
+
+
+def _refuse_prompted(models: Sequence[ModelFolder]) -> None:
+    for model in models:
+        if load_plan(model.plan_file).prompts is not None:
+            raise ModelError(
+                f"{model.name}: needs prompts, so that it predicts with no other head and is not compared with any. "
+                "Leave it out with -c."
+            )
 
 
 def _shared_plan(models: Sequence[ModelFolder], today: Plan) -> Plan:

@@ -18,6 +18,7 @@ from torch import nn
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import CaseFiles, dataset_folder_name
 from autosam_net.data.plan import Plan, Tuning
+from autosam_net.data.prompts import Prompt, read_prompts
 from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.tuning import ENCODER, HEAD, learnt, load_learnt, settle_encoder, tune_head
@@ -26,7 +27,7 @@ from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
 from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
 from autosam_net.files import remove_leftovers, sha256_of_files
-from autosam_net.heads.head import build_head
+from autosam_net.heads.head import build_head, takes_prompts
 from autosam_net.imageio import READERS, read_case, split_ending
 from autosam_net.inference.best import BEST_FILE, Best, read_best
 from autosam_net.inference.export import export_case, refuse_without_series, save_segmentations
@@ -38,6 +39,7 @@ from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
 from autosam_net.parallel import WHOLE, Part, each_case
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
+from autosam_net.preprocessing.prompts import prompts_on_preprocessed_grid
 from autosam_net.registry import suggest
 from autosam_net.training.build import base_encoder, build_model, head_shape
 from autosam_net.training.check_plan import check_tuning, load_checked_plan
@@ -61,11 +63,13 @@ class PredictionFiles:
 
     Attributes:
         maps: "entropy" or "disagreement" -> image of that uncertainty.
+        prompts: that the case comes with.
     """
 
     label: Path
     probabilities: Path | None
     maps: Mapping[str, Path]
+    prompts: Sequence[Prompt] | None = None
 
     def exist(self) -> bool:
         """Return whether all of them are there."""
@@ -114,6 +118,7 @@ class Model:
         save_uncertainty: bool = False,
         save_dicom_seg: bool = False,
         part: Part = WHOLE,
+        prompts: Path | str | None = None,
     ) -> list[Path]:
         """Predict every case of a folder, file or list of files; return the label maps written, one a case.
 
@@ -124,19 +129,26 @@ class Model:
             save_uncertainty: write images of the uncertainty into `uncertainty/` too.
             save_dicom_seg: write `CASE.dcm` too, a DICOM-SEG that refers to the case's series.
             part: the share of the cases that is predicted.
+            prompts: a prompts.json, for a model that needs prompts.
 
         Raises:
             DatasetError: no inputs, or a case has not the channels that the model was trained on.
             ImageFileError: a file cannot be read.
+            ModelError: the model needs prompts, and there are none, or the other way round.
+            PlanError: a prompt cannot be meant.
             UsageError: a label map would overwrite an image, or a DICOM-SEG is asked for without a series.
         """
         paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
-        cases = part.of(find_inputs([Path(path) for path in paths], len(self.plan.channel_names)))
-        folder = Path(output)
+        cases = find_inputs([Path(path) for path in paths], len(self.plan.channel_names))
+        given = self._prompts(None if prompts is None else Path(prompts), [case.name for case in cases])
+        cases, folder = part.of(cases), Path(output)
         if save_dicom_seg:
             refuse_without_series(cases)
         maps = map_names(len(self.heads)) if save_uncertainty else ()
-        outputs = [self._outputs(case, folder, save_probabilities, maps) for case in cases]
+        outputs = [
+            replace(self._outputs(case, folder, save_probabilities, maps), prompts=given.get(case.name))
+            for case in cases
+        ]
         label_maps = [files.label for files in outputs]
         _refuse_to_overwrite(cases, label_maps)
         for place in (folder, folder / MAPS_FOLDER):
@@ -175,7 +187,7 @@ class Model:
         case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
         watch = watch_members(labels, len(self.heads), outputs.maps)
-        slices = watch.recorded(self.members(case), outputs.maps, case.properties)
+        slices = watch.recorded(self.members(case, outputs.prompts), outputs.maps, case.properties)
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
         members = watch.confidences()
         log.debug("%s: %.1f s, %s", files.name, time.monotonic() - begin, outputs.label)
@@ -197,9 +209,53 @@ class Model:
         """
         return preprocess_case(name, volume, None, self.plan.preprocessing)
 
-    def members(self, case: PreprocessedCase) -> Iterator[tuple[NDArray[np.float32], ...]]:
-        """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the cropped raw grid."""
-        return probabilities_of_each(case, self.heads, self.plan.label_set, self.source, poses=self.poses)
+    def members(
+        self, case: PreprocessedCase, prompts: Sequence[Prompt] | None = None
+    ) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the cropped raw grid.
+
+        Args:
+            prompts: in voxels of the raw image, for a model that needs them.
+
+        Raises:
+            ModelError: the model needs prompts, and there are none, or the other way round.
+            PlanError: a prompt does not lie in the image.
+        """
+        self.check_prompts(prompts is not None)
+        placed = None if prompts is None else prompts_on_preprocessed_grid(prompts, case.properties)
+        labels, poses = self.plan.label_set, self.poses
+        return probabilities_of_each(case, self.heads, labels, self.source, poses=poses, prompts=placed)
+
+    def check_prompts(self, given: bool) -> None:
+        """Refuse prompts where the model takes none, and to predict without them where it needs some.
+
+        Raises:
+            ModelError: says which.
+        """
+        if given and self.plan.prompts is None:
+            raise ModelError(f"{self._name}: takes no prompts. Leave them out, or choose a model that needs them.")
+        if not given and self.plan.prompts is not None:
+            raise ModelError(f"{self._name}: needs prompts. Give them with --prompts prompts.json.")
+
+    @property
+    def _name(self) -> str:
+        return ", ".join(self.origins) or "the model"
+
+    def _prompts(self, file: Path | None, cases: Sequence[str]) -> dict[str, list[Prompt]]:
+        """Return case -> prompts in voxels of the raw image; nothing where there is no file."""
+        self.check_prompts(file is not None)
+        if file is None or self.plan.prompts is None:
+            return {}
+        prompts = read_prompts(file, self.plan.label_set.targets)
+        for name in prompts:
+            if name not in cases:
+                raise PlanError(f"{file}: no case {name!r} among the inputs; {suggest(name, cases)}")
+        if lacking := [name for name in cases if name not in prompts]:
+            raise PlanError(f"{file}: no prompt for {lacking[0]} ({len(lacking)} of {len(cases)} cases). Add them.")
+        used = {kind for entries in prompts.values() for prompt in entries for kind in prompt.kinds}
+        if unknown := sorted(used - set(self.plan.prompts.kinds)):
+            log.warning("%s: %s prompts, of which %s knows nothing", file, " and ".join(unknown), self._name)
+        return prompts
 
     def expect(self, confidences: Sequence[Confidences]) -> tuple[Dice, bool | None]:
         """Return class -> expected Dice by the heads' confidences, and whether the prediction counts as bad."""
@@ -310,6 +366,8 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
             raise ModelError(
                 f"only one of {model.name} and {models[0].name} has tuned the encoder; predict with each alone."
             )
+        if (plan.prompts is None) != (plans[0].prompts is None):
+            raise ModelError(f"only one of {model.name} and {models[0].name} needs prompts; predict with each alone.")
         if not fit_together(plan, plans[0]):
             raise ModelError(
                 f"{model.name} and {models[0].name} were trained by different plans; predict with each alone."
@@ -374,6 +432,8 @@ def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
         raise ModelError(
             f"{file}: its plan.json says otherwise whether it has tuned the encoder. Put back the right one."
         )
+    if takes_prompts(name) != (plan.prompts is not None):
+        raise ModelError(f"{file}: its plan.json says otherwise whether it needs prompts. Put back the right one.")
     check_tuning(tuning, name, f"{file}: tuning")
     encoder = base_encoder(plan, source)
     try:

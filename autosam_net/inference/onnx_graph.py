@@ -54,8 +54,8 @@ def export_onnx(model: Model, target: Path) -> float:
     under `autosam_net`. Preprocessing, tiles, poses and post-processing are not in the graph.
 
     Raises:
-        ModelError: a head cannot be exported or has tuned the encoder, or the graph is too large for a file, or
-            computes something else.
+        ModelError: a head cannot be exported, has tuned the encoder or needs prompts, or the graph is too large for a
+            file, or computes something else.
         UsageError: the packages of the extra `onnx` are missing.
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
@@ -63,6 +63,8 @@ def export_onnx(model: Model, target: Path) -> float:
     encoding = model.plan.encoding
     if encoding.tuned:
         raise ModelError("--onnx: holds heads over one frozen encoder; this model has tuned it. Leave --onnx out.")
+    if model.plan.prompts is not None:
+        raise ModelError("--onnx: holds heads that take images alone; this model needs prompts. Leave --onnx out.")
     encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, "cpu", "float32")
     graph = LogitsGraph(encoder, model.heads, encoding, model.plan.label_set.has_regions).eval()
     size = sum(tensor.nbytes for tensor in graph.state_dict().values())

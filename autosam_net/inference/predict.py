@@ -15,18 +15,23 @@ from torch.nn import functional
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN
+from autosam_net.data.prompts import Prompt
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import BATCH, EncoderSource, batches_of, run_in_memory
-from autosam_net.embedding.poses import put, put_back
+from autosam_net.embedding.poses import point_in, put, put_back
 from autosam_net.memory import demand_free_memory
+from autosam_net.preprocessing.prompts import mapped_outline, stack_tokens, tile_outlines
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid
 
 PROBABILITY_BYTES = 12  # float32: logits, probabilities and their mean
 
 EmbeddingReader = Callable[[Sequence[int]], torch.Tensor]
-"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` float32 on the device."""
+"""Takes numbers of encoder inputs, returns their embeddings `(N, C, h, w)` on the device."""
 
-PosedReader = tuple[EmbeddingReader, str]
+Reader = Callable[[Sequence[int]], tuple[torch.Tensor, ...]]
+"""Takes numbers of encoder inputs, returns what heads take: their embeddings, and prompts where heads need them."""
+
+PosedReader = tuple[Reader, str]
 """With the pose in which its embeddings are."""
 
 
@@ -44,6 +49,33 @@ def encoding_reader(case: PreprocessedCase, grid: TileGrid, source: EncoderSourc
     return read
 
 
+def _for_heads(read: EmbeddingReader, source: EncoderSource) -> EmbeddingReader:
+    """Return a reader in the layout and type that heads compute in, so that not every head has to turn and round them.
+
+    An encoder that computed in bfloat16 loses nothing by it; one that is tuned with its head takes images in float32.
+    """
+    half = source.precision == "bfloat16" and not source.encoding.tuned
+    kind = torch.bfloat16 if half else torch.float32
+    return lambda indices: read(indices).to(kind, memory_format=torch.channels_last)
+
+
+def prompting_reader(
+    prompts: Sequence[Prompt], labels: LabelSet, grid: TileGrid, device: str, pose: str
+) -> EmbeddingReader:
+    """Return a reader of the tokens `(N, classes, contours, tokens, 3)` of prompts in preprocessed pixels."""
+    point = point_in(pose, grid.size)
+
+    def read(indices: Sequence[int]) -> torch.Tensor:
+        inputs = (tile_outlines(prompts, grid, index) for index in indices)
+        put_in_pose = [
+            {name: tuple(mapped_outline(one, point) for one in contours) for name, contours in outlines.items()}
+            for outlines in inputs
+        ]
+        return torch.from_numpy(stack_tokens(put_in_pose, labels)).to(device)
+
+    return read
+
+
 def slice_probabilities(
     case: PreprocessedCase,
     heads: Sequence[nn.Module],
@@ -51,6 +83,7 @@ def slice_probabilities(
     source: EncoderSource,
     cached: Mapping[str, CachedEmbedding] | None = None,
     poses: Sequence[str] = (),
+    prompts: Sequence[Prompt] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield for every slice the mean probabilities of all heads `(outputs, Y, X)` on the cropped raw grid.
 
@@ -59,8 +92,9 @@ def slice_probabilities(
     Args:
         cached: pose -> embeddings of this case that are at hand.
         poses: that are averaged with the plain one, for test-time augmentation.
+        prompts: in preprocessed pixels, for heads that need them.
     """
-    return _slices(case, heads, labels, source, embedding_readers(case, source, cached, poses))
+    return _slices(case, heads, labels, source, posed_readers(case, labels, source, cached, poses, prompts))
 
 
 def probabilities_of_each(
@@ -70,36 +104,43 @@ def probabilities_of_each(
     source: EncoderSource,
     cached: Mapping[str, CachedEmbedding] | None = None,
     poses: Sequence[str] = (),
+    prompts: Sequence[Prompt] | None = None,
 ) -> Iterator[tuple[NDArray[np.float32], ...]]:
     """Yield for every slice the probabilities of each head, as `slice_probabilities` does their mean.
 
     The heads go side by side: each batch of embeddings is read or encoded once, and held until the last head has the
     slice for which the first head asked for it.
     """
-    readers = embedding_readers(case, source, cached, poses)
+    readers = posed_readers(case, labels, source, cached, poses, prompts)
     tiles = len(tile_grid(case.properties.shape[1:], source.encoding).origins)
     held = len(list(batches_of(tiles, source.device)))  # no slice asks for more new batches
     shared = [(functools.lru_cache(maxsize=held)(read), pose) for read, pose in readers]
     return zip(*(_slices(case, [head], labels, source, shared) for head in heads), strict=True)
 
 
-def embedding_readers(
+def posed_readers(
     case: PreprocessedCase,
+    labels: LabelSet,
     source: EncoderSource,
     cached: Mapping[str, CachedEmbedding] | None,
     poses: Sequence[str],
+    prompts: Sequence[Prompt] | None,
 ) -> list[PosedReader]:
-    """Return the reader of a case's plain embeddings, and one a pose."""
+    """Return the reader of what heads take of a case in the plain pose, and one a pose."""
     grid, entries = tile_grid(case.properties.shape[1:], source.encoding), cached or {}
-    return [
-        (
-            cached_reader(entries[pose], source.device)
-            if pose in entries
-            else encoding_reader(case, grid, source, pose),
-            pose,
-        )
-        for pose in (PLAIN, *poses)
-    ]
+    posed: list[PosedReader] = []
+    for pose in (PLAIN, *poses):
+        entry = entries.get(pose)
+        embedding = encoding_reader(case, grid, source, pose) if entry is None else cached_reader(entry, source.device)
+        readers = [_for_heads(embedding, source)]
+        if prompts is not None:
+            readers.append(prompting_reader(prompts, labels, grid, source.device, pose))
+        posed.append((functools.partial(_read_all, readers), pose))
+    return posed
+
+
+def _read_all(readers: Sequence[EmbeddingReader], indices: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    return tuple(read(indices) for read in readers)
 
 
 @torch.no_grad()
@@ -131,11 +172,12 @@ def _mean_probabilities(
 ) -> torch.Tensor:
     total: torch.Tensor | None = None
     for read, pose in readers:
-        embedding = read(indices)
+        inputs = read(indices)
         for head in heads:
-            with torch.autocast(embedding.device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
-                logits = run_in_memory(head, embedding)
-            probabilities = torch.sigmoid(logits.float()) if labels.has_regions else torch.softmax(logits.float(), 1)
+            with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=source.precision == "bfloat16"):
+                logits = run_in_memory(head, *inputs)
+            logits = logits.to(torch.float32, memory_format=torch.contiguous_format)  # class by class, as it is resized
+            probabilities = torch.sigmoid(logits) if labels.has_regions else torch.softmax(logits, 1)
             probabilities = put_back(probabilities, pose)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None, "a model has at least one head"

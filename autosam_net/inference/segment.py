@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.labels import LabelSet
+from autosam_net.data.prompts import Prompt
 from autosam_net.data.volume import Geometry
 from autosam_net.errors import UsageError
 from autosam_net.evaluation.expected_dice import mean_of
@@ -80,6 +81,7 @@ def segment(
     model: Model | int | str | Path,
     spacing: Sequence[float] | None = None,
     probabilities: bool = False,
+    prompts: Sequence[Prompt] | None = None,
 ) -> Segmentation:
     """Return the segmentation of one image, with test-time augmentation and post-processing as the model has them.
 
@@ -93,10 +95,13 @@ def segment(
         model: of `load_model`, or what that takes. Load it once to segment more than one image.
         spacing: of an array, mm along each spatial axis in array order: two for a 2D image, else three.
         probabilities: whether to keep the probabilities too.
+        prompts: in voxels of the image, for a model that needs them.
 
     Raises:
         DatasetError: the image has other axes or channels than the model needs, or a voxel is not a finite number.
         ImageFileError: a file cannot be read.
+        ModelError: the model needs prompts, and there are none, or the other way round.
+        PlanError: a prompt does not lie in the image.
         UsageError: an array without a spacing, or a file with one.
     """
     if not isinstance(model, Model):
@@ -105,7 +110,7 @@ def segment(
     name = str(image) if isinstance(image, (str, Path)) else "image"
     case, labels = model.preprocess(name, volume), model.plan.label_set
     watch = watch_members(labels, len(model.heads))
-    slices: Iterable[NDArray[np.float32]] = watch.means(model.members(case))
+    slices: Iterable[NDArray[np.float32]] = watch.means(model.members(case, prompts))
     whole = np.zeros((labels.outputs, *volume.shape), np.float16) if probabilities else None
     if whole is not None:
         array = whole

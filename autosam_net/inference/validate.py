@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.plan import PLAIN, Plan
+from autosam_net.data.plan import PLAIN, TUNED_PATIENTS, Plan
+from autosam_net.data.prompts import PROMPTS_FILE, Prompt, write_prompts
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.errors import UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
 from autosam_net.evaluation.confidence import ConfidenceTally
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
+from autosam_net.evaluation.run_table import read_figures
 from autosam_net.files import alone
 from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
@@ -28,14 +31,23 @@ from autosam_net.inference.pseudo_labels import write_lessons
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
-from autosam_net.training.cases import patients_of, training_split, unlabelled_part
+from autosam_net.preprocessing.prompts import draw_prompts, prompts_on_raw_grid
+from autosam_net.training.cases import count_patients, patients_of, training_split, unlabelled_part
 from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.run import ModelFolder, TrainingOptions
 from autosam_net.training.team import this_team
 from autosam_net.training.train import train_head
 
-SlicesOf = Callable[[PreprocessedCase, Mapping[str, CachedEmbedding]], Iterator[NDArray[np.float32]]]
-"""Takes a case and its embeddings by pose, yields slices: probabilities `(outputs, Y, X)` on the cropped raw grid."""
+log = logging.getLogger(__name__)
+TRIALS_FOLDER = "trials"
+
+SlicesOf = Callable[
+    [PreprocessedCase, Mapping[str, CachedEmbedding], Sequence[Prompt] | None], Iterator[NDArray[np.float32]]
+]
+"""Takes a case, its embeddings by pose, and prompts in preprocessed pixels where the plan has them; yields slices.
+
+These are probabilities `(outputs, Y, X)` on the cropped raw grid.
+"""
 
 
 def train_and_validate(
@@ -44,18 +56,21 @@ def train_and_validate(
     """Train a head on one fold, then validate it; return the fold's folder and the summary of its validation.
 
     With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
-    reach can be compared. A tuning that begins with a trained head has it trained and validated first as well.
+    reach can be compared. A tuning that begins with a trained head has it trained and validated first as well; where
+    the encoder is to learn, a trial before that says whether it helps, on labelled patients that are held out of it.
 
     The summary is None where the fold holds nothing out, and where the fold was trained and validated already.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
-        UsageError: the options contradict each other.
+        UsageError: the options contradict each other, or a trial ends with less than the head reaches.
     """
     held_out = training_split(dataset, fold, options, folders).val
-    planned, plan = plan, plan.for_configuration(configuration, options.tuning)
+    planned, plan = plan, plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     _check_options(planned, plan, configuration, options)
     lessons, start = None, None
+    if options.from_head and plan.encoding.tuned and not (options.anyway or options.trial):
+        _try_tuning(dataset, planned, configuration, fold, options, folders)
     if options.from_head:
         untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
         start = train_and_validate(dataset, planned, configuration, fold, untuned, folders)[0] / "model.safetensors"
@@ -73,6 +88,34 @@ def train_and_validate(
     return folder, None
 
 
+def _try_tuning(
+    dataset: DatasetSpec, plan: Plan, configuration: str, fold: str, options: TrainingOptions, folders: Folders
+) -> None:
+    """Train the head and tune the encoder on most of the labelled patients, and compare both on the others.
+
+    The validation part has no say in it, so that its figures remain those of cases nobody has chosen by.
+
+    Raises:
+        UsageError: tuning ends below the head, or there are too few patients to hold one out.
+    """
+    patients = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
+    if patients < TUNED_PATIENTS:
+        raise UsageError(
+            f"--from-head: fold {fold} trains on {patients} patients; with fewer than {TUNED_PATIENTS} none can be "
+            "held out to see whether tuning the encoder helps the trained head. Keep the head, or do it with --anyway."
+        )
+    own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
+    trial = replace(options, trial=True)
+    tuned, _ = train_and_validate(dataset, plan, configuration, fold, trial, own)
+    head = tuned.parent.with_name(trial.untuned.run_name(configuration)) / tuned.name
+    with this_team().leader_first():
+        before, after = (read_figures(folder)["Dice"] or 0.0 for folder in (head, tuned))
+    figures = f"on labelled patients held out for a trial, mean Dice {before:.3f} of the head, {after:.3f} after tuning"
+    if after < before:
+        raise UsageError(f"--from-head: {figures}. Keep the head, or do it with --anyway.")
+    log.info("%s", figures)
+
+
 def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOptions) -> None:
     """Refuse a training that cannot be done, before a part of it is.
 
@@ -84,6 +127,8 @@ def _check_options(planned: Plan, plan: Plan, name: str, options: TrainingOption
     check_tuning(settings.tuning, settings.head, f"{name}: tuning")
     if options.unlabelled and settings.tuning is not None:
         raise UsageError("--unlabelled: teaches a head over the frozen encoder only. Leave --tune out.")
+    if options.unlabelled and plan.prompts is not None:
+        raise UsageError(f"--unlabelled: nobody prompts what has no labels, and {name} needs prompts. Leave it out.")
     if options.from_head and (options.tuning is None or planned.configuration(name).tuning is not None):
         raise UsageError("--from-head: goes with --tune, of a configuration that tunes nothing by the plan.")
 
@@ -107,9 +152,12 @@ def validate_fold(
 
     tallies: dict[str, ConfidenceTally] = {}
 
-    def slices_of(case: PreprocessedCase, entry: Mapping[str, CachedEmbedding]) -> Iterator[NDArray[np.float32]]:
-        tally = tallies[case.properties.name] = ConfidenceTally(plan.label_set)
-        return tally.watched(slice_probabilities(case, [head], plan.label_set, source, entry, plan.encoding.poses))
+    def slices_of(
+        case: PreprocessedCase, entry: Mapping[str, CachedEmbedding], prompts: Sequence[Prompt] | None
+    ) -> Iterator[NDArray[np.float32]]:
+        tally, labels = ConfidenceTally(plan.label_set), plan.label_set
+        tallies[case.properties.name] = tally
+        return tally.watched(slice_probabilities(case, [head], labels, source, entry, plan.encoding.poses, prompts))
 
     output = folder / "validation"
     poses, largest = plan.encoding.all_poses, plan.largest_only()
@@ -142,7 +190,8 @@ def validate_cases(
 ) -> Summary:
     """Write label maps of labelled cases into `output`; return the summary, which is not written yet.
 
-    Embeddings are taken from the cache, and put there for the other heads to use.
+    Embeddings are taken from the cache, and put there for the other heads to use. Prompts, where the plan has them, are
+    drawn from the references, and written as well.
 
     Args:
         poses: whose embeddings `slices_of` is given.
@@ -152,11 +201,17 @@ def validate_cases(
     """
     references = label_files(dataset, cases)
     entries = embed_poses(dataset, plan, folders, cases, poses, device)
-    embedded = list(zip(cases, entries, strict=True))
+    embedded, given = list(zip(cases, entries, strict=True)), list[Prompt]()
     for name, entry in progress(embedded, "validate", len(cases), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         target = output / (name + dataset.file_ending)
-        slices = slices_of(case, entry)
+        prompts = None if plan.prompts is None else draw_prompts(case, plan.label_set, plan.prompts)
+        given += prompts_on_raw_grid(prompts or (), case.properties)
+        slices = slices_of(case, entry, prompts)
         export_case(target, slices, case.properties, plan.label_set, largest_only=largest_only)
     pairs = [(name, references[name], output / (name + dataset.file_ending)) for name in cases]
-    return evaluate_pairs(pairs, plan.label_set)
+    summary = evaluate_pairs(pairs, plan.label_set)
+    if plan.prompts is None:
+        return summary
+    write_prompts(output / PROMPTS_FILE, given)
+    return replace(summary, prompts=f"{plan.prompts.in_words}, from the reference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from autosam_net.data.case import CaseProperties
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+ROUNDING = 1e-5  # of shares
 
 
 def slice_axis_first(array: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
@@ -60,27 +62,44 @@ def plane_shape(shape: tuple[int, int], spacing: tuple[float, float], target: fl
 def resize_planes(volume: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Return `(Z, Y, X)` resampled in plane to `shape`, linearly, smoothed first where it shrinks.
 
-    Where nothing is to be done, this is the volume itself.
+    It is what `skimage.transform.resize` returns with order 1 and mode "edge". Where nothing is to be done, this is the
+    volume itself.
     """
     if volume.shape[1:] == shape:
         return volume
-    from skimage.transform import resize
-
+    rows, columns = (_resampling(size, target) for size, target in zip(volume.shape[1:], shape, strict=True))
     resized = np.empty((len(volume), *shape), np.float32)
     for target, plane in zip(resized, volume, strict=True):
-        target[...] = resize(plane, shape, order=1, mode="edge", preserve_range=True, anti_aliasing=True)
+        target[...] = (columns @ (rows @ plane).T).T
     return resized
 
 
+@functools.lru_cache(maxsize=8)
+def _resampling(size: int, target: int) -> Any:
+    """Return the sparse matrix `(target, size)` that resamples a line: what becomes of a one at each of its places.
+
+    Two products with such matrices resample a plane several times as fast as an interpolation pixel by pixel.
+    """
+    from scipy import ndimage, sparse
+
+    ones = np.eye(size, dtype=np.float32)
+    if target < size:
+        ones = ndimage.gaussian_filter1d(ones, (size / target - 1) / 2, axis=0, mode="nearest")
+    return sparse.csr_array(ndimage.zoom(ones, (target / size, 1), order=1, mode="nearest", grid_mode=True))
+
+
 def resize_labels(labels: NDArray[np.integer], shape: tuple[int, int]) -> NDArray[np.integer]:
-    """Return the label map `(Z, Y, X)` resampled in plane: each pixel gets the label with the largest share of it."""
+    """Return the label map `(Z, Y, X)` resampled in plane: each pixel gets the label with the largest share of it.
+
+    Of equal shares the lowest label wins.
+    """
     if labels.shape[1:] == shape:
         return labels.copy()
     best = np.full((labels.shape[0], *shape), -1.0, np.float32)
     resized = np.zeros(best.shape, labels.dtype)
     for value in np.unique(labels):
         share = resize_planes((labels == value).astype(np.float32), shape)
-        resized[share > best] = value
+        resized[share > best + ROUNDING] = value
         np.maximum(best, share, out=best)
     return resized
 

@@ -103,7 +103,8 @@ def _render(contents: Mapping[str, Any]) -> str:
 
 def _contents(sources: _Sources) -> dict[str, Any]:
     results = [measure_run(run, run.table, sources.fingerprint) for run in sources.runs if run.table is not None]
-    results.sort(key=lambda result: -(result.dice.mean or 0.0))
+    # the best is one that needs no prompts, if there is any: those came from the references
+    results.sort(key=lambda result: (result.run.prompts is not None, -(result.dice.mean or 0.0)))
     best = results[0] if results else None
     failures = [] if best is None else list_failures(best.table, best.run.unit, sources.fingerprint)
     chosen, remark = _chosen(sources)
@@ -159,6 +160,8 @@ def _remarks(sources: _Sources, results: Sequence[Result]) -> list[str]:
         remarks.append("The runs were validated on different cases: their figures cannot be compared strictly.")
     elif len(results) > 1:
         remarks.append(f"The best of {len(results)} runs on the same cases: expect slightly less on new ones.")
+    if any(result.run.prompts is not None for result in results):
+        remarks.append("Runs with prompts were prompted from the references: upper bounds, not to be compared.")
     if best.patients < FEW_PATIENTS:
         remarks.append(f"With {best.patients} patients the interval is narrower than the truth.")
     return remarks

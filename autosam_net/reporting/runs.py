@@ -50,6 +50,7 @@ class RunRecord:
         table: of the held-out cases of all validated folds; None where there is none.
         unit: of distances.
         tolerance: of the normalised surface Dice, in `unit`.
+        prompts: that the held-out cases were predicted with, in words; None where there were none.
     """
 
     model: ModelFolder
@@ -57,11 +58,17 @@ class RunRecord:
     table: MetricTable | None
     unit: str
     tolerance: float
+    prompts: str | None = None
 
     @property
     def name(self) -> str:
         """Return `cnn_labelled1_seed0`."""
         return self.model.path.name
+
+    @property
+    def title(self) -> str:
+        """Return the name, with the prompts that the figures were reached with."""
+        return self.name if self.prompts is None else f"{self.name} ({self.prompts})"
 
     def prediction(self, case: str, file_ending: str) -> Path | None:
         """Return the label map that a fold predicted for a case it held out."""
@@ -91,7 +98,7 @@ def _read_run(folder: Path) -> RunRecord:
     table = read_metric_tables([place / "cases.csv" for place in validations]) if validations else None
     summary = read_sealed(validations[0] / "summary.json") if validations else {}
     unit, tolerance = summary.get("unit", "mm"), summary.get("nsd_tolerance", 0.0)
-    return RunRecord(ModelFolder(folder), folds, table, unit, tolerance)
+    return RunRecord(ModelFolder(folder), folds, table, unit, tolerance, summary.get("prompts"))
 
 
 def _read_fold(folder: Path) -> FoldRecord:
@@ -134,5 +141,6 @@ def command_of(run: RunRecord, fold: FoldRecord, identifier: int) -> tuple[str, 
         words += [] if value is None else [flag, f"{value:g}"]
     words += [] if settings.pretrained is None else ["--pretrained", settings.pretrained]
     words += [] if settings.tuning is None else ["--tune", settings.tune]
+    words += [] if settings.prompts is None else ["--prompts", settings.prompts]
     switches = {"--unlabelled": settings.unlabelled, "--from-head": settings.from_head}
     return shlex.join([*words, *(flag for flag, given in switches.items() if given)]), False

@@ -1,4 +1,4 @@
-"""Random batches of embeddings and label maps."""
+"""Random batches of embeddings and label maps, with prompts for heads that need them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from autosam_net.data.labels import LabelSet
+from autosam_net.data.prompts import PromptOptions
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.parallel import WHOLE, Part
-from autosam_net.training.sampling import BalancedDraw, Drawn
+from autosam_net.preprocessing.prompts import draw_outlines, stack_tokens
+from autosam_net.training.sampling import SEEDS, BalancedDraw, Drawn
 
 Array = NDArray[Any]
 Map = TypeVar("Map", Array, torch.Tensor)
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""Embeddings, or images to be encoded, and label values."""
+Batch = tuple[torch.Tensor, ...]
+"""What a head takes (embeddings, or images to be encoded, and perhaps prompts), then label values."""
 
 MARGIN = 8  # a wanted pixel is not in the outer eighth of a part
 
@@ -56,6 +58,23 @@ class CachedBatches:
         entry, row = self.rows[drawn.number]
         embedding, labels = (array.row(row) for array in (self.entries[entry].embedding, self.entries[entry].labels))
         return cut(np.random.default_rng(drawn.seed), self.crop, embedding, labels, drawn.wanted)
+
+
+class PromptedBatches:
+    """Batches of another source with prompts `(B, classes, contours, tokens, 3)` drawn from their label maps."""
+
+    def __init__(self, source: BatchSource, labels: LabelSet, options: PromptOptions) -> None:
+        self.source, self.labels, self.options = source, labels, options.in_training
+
+    def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
+        """Return a random batch; see `BatchSource`."""
+        *inputs, labels = self.source.draw(rng, size, share)
+        seeds = share.of(rng.integers(SEEDS, size=size).tolist())
+        outlines = [
+            draw_outlines(one, self.labels, self.options, np.random.default_rng([self.options.seed, seed]))
+            for one, seed in zip(labels.numpy(), seeds, strict=True)
+        ]
+        return (*inputs, torch.from_numpy(stack_tokens(outlines, self.labels)), labels)
 
 
 def label_tensor(labels: NDArray[np.integer]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder
 from autosam_net.encoders.pretrained import PretrainedRecord
 from autosam_net.encoders.split import keep_upper
-from autosam_net.encoders.tuning import tune_encoder, tune_head
+from autosam_net.encoders.tuning import load_learnt, tune_encoder, tune_head
 from autosam_net.encoders.weights import file_sha256
 from autosam_net.errors import WeightsError
 from autosam_net.heads.head import HeadShape, build_head
@@ -47,14 +47,15 @@ class TunedModel(nn.Module):
     """An encoder and its head in one, from inputs (B, 3, S, S) in [0, 1] to logits (B, outputs, S, S).
 
     Where only the encoder's upper part is here, it takes the lower part's features, and the folded pixels behind them.
+    What else the head takes, such as prompts, goes along with them.
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, encoding: Encoding) -> None:
         super().__init__()
         self.encoder, self.head, self.encoding = encoder, head, encoding
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.head(self._embedding(inputs))
+    def forward(self, inputs: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self._embedding(inputs), *others)
         return logits
 
     def _embedding(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -98,7 +99,7 @@ def build_model(
     device = encoder.scale.device
     network = build_head(head, head_shape(plan), settings, encoder.mask_decoder_weights)
     if start is not None:
-        network.load_state_dict(start)
+        load_learnt(network, start)
     if tuning is None:
         return network.to(device)
     tune_head(network, tuning)

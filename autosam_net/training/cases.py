@@ -28,6 +28,7 @@ from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training.run import TrainingOptions
 
 log = logging.getLogger(__name__)
+TRIAL_PART = 5  # as of five folds
 
 
 def records_of(dataset: DatasetSpec, cases: Sequence[str], folders: Folders) -> list[StoredCase]:
@@ -42,6 +43,8 @@ def records_of(dataset: DatasetSpec, cases: Sequence[str], folders: Folders) -> 
 def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> Split:
     """Return the cases of a fold, its training part reduced to the labelled patients that the options ask for.
 
+    Of a trial both parts are of these patients.
+
     Raises:
         PlanError: the splits name a case that is not there, or take a patient apart.
         UsageError: there is no such fold, or not so many patients.
@@ -50,9 +53,16 @@ def training_split(dataset: DatasetSpec, fold: str, options: TrainingOptions, fo
     splits = load_splits(file)
     check_splits(splits, patients, str(file))
     split = select_fold(splits, fold)
-    if options.labelled is None:
-        return split
-    return Split(draw_labelled(split.train, patients, options.labelled, options.seed), split.val)
+    if options.labelled is not None:
+        split = Split(draw_labelled(split.train, patients, options.labelled, options.seed), split.val)
+    return _trial_part(split, patients, options.seed) if options.trial else split
+
+
+def _trial_part(split: Split, patients: Mapping[str, str], seed: int) -> Split:
+    """Return the training part of a split in two: a fifth of its patients, one at least, is held out."""
+    count = len({patients[case] for case in split.train})
+    kept = draw_labelled(split.train, patients, count - max(1, count // TRIAL_PART), seed)
+    return Split(kept, tuple(case for case in split.train if case not in kept))
 
 
 def unlabelled_part(

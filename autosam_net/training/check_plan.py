@@ -19,6 +19,7 @@ from autosam_net.data.plan import (
     Tuning,
     load_plan,
 )
+from autosam_net.data.prompts import PromptOptions
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import DatasetError, PlanError
 from autosam_net.preprocessing.normalization import NORMALIZATIONS
@@ -63,6 +64,7 @@ def check_plan(plan: Plan, where: str = "plan.json") -> None:
     known(plan.strategy, STRATEGIES, f"{where}: strategy")
     one_piece = not (plan.keep_largest and plan.label_set.has_regions)
     demand(one_piece, f"{where}: keep_largest", list(plan.keep_largest), "none, since regions overlap")
+    check_prompts(plan.prompts, f"{where}: prompts")
 
 
 def check_configuration(plan: Plan, name: str, where: str = "plan.json") -> None:
@@ -96,6 +98,22 @@ def check_configuration(plan: Plan, name: str, where: str = "plan.json") -> None
     demand(0 < rate < math.inf, f"{where}: learning_rate", rate, "a number above 0")
     demand(0 <= decay < math.inf, f"{where}: weight_decay", decay, "0 or more")
     check_tuning(configuration.tuning, configuration.head, f"{where}: tuning")
+    given, needed = (
+        "none" if options is None else options.in_words for options in (configuration.prompts, recipe.prompts)
+    )
+    fits = (given == "none") == (needed == "none")
+    demand(fits, f"{where}: prompts", given, f"{needed} for the head {configuration.head}")
+    check_prompts(configuration.prompts, f"{where}: prompts")
+
+
+def check_prompts(options: PromptOptions | None, where: str) -> None:
+    """Refuse settings of prompts that contradict each other.
+
+    Raises:
+        PlanError: says which.
+    """
+    if options is not None and options.problem is not None:
+        raise PlanError(f"{where}: {options.problem}. Correct it, or use --replan.")
 
 
 def check_tuning(tuning: Tuning | None, head: str, where: str) -> None:

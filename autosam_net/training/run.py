@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autosam_net.data.plan import Plan, Tuning, load_plan, parse_tuning
+from autosam_net.data.plan import Plan, Tuning, load_plan, parse_prompts, parse_tuning
+from autosam_net.data.prompts import PromptKind
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE
 from autosam_net.files import remove_folder, remove_leftovers
@@ -41,6 +42,9 @@ class TrainingOptions:
         pretrained: name of a part of a head that `autosam_pretrain` made, to begin with.
         last_blocks: with an encoder that learns by updates or adapters, the number of its last attention blocks that
             do; what lies below is cached.
+        anyway: tune the encoder of a trained head without a trial whether it helps.
+        trial: leave some of the labelled patients out, and validate on them instead of the fold's validation part.
+        prompts: of `PROMPT_KINDS`, in place of the configuration's own kind of prompt.
     """
 
     labelled: int | None = None
@@ -56,6 +60,14 @@ class TrainingOptions:
     from_head: bool = False
     pretrained: str | None = None
     last_blocks: int | None = None
+    anyway: bool = False
+    trial: bool = False
+    prompts: str | None = None
+
+    @property
+    def prompt_kind(self) -> PromptKind | None:
+        """Return the kind of prompt that is asked for, None for the configuration's own."""
+        return parse_prompts(self.prompts)
 
     @property
     def tuning(self) -> Tuning | None:
@@ -79,9 +91,12 @@ class TrainingOptions:
     def run_name(self, configuration: str) -> str:
         """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.
 
-        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_last2` and `_from-head`, before all that; a
-        pretrained U-Net is `unet_from-unet_027_fold0`.
+        Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_last2` and `_from-head`, before all that;
+        runs with another kind of prompt than the configuration's `prompted_point`; a U-Net that begins with a
+        pretrained part `unet_from-unet_027_fold0`.
         """
+        if self.prompt_kind is not None:
+            configuration += f"_{self.prompts}"
         if (tuning := self.tuning) is not None:
             part = tuning.part.partition("+")[0]
             configuration += f"_{part}-{tuning.method}" + (
@@ -134,9 +149,9 @@ class ModelFolder:
 
 
 def fit_together(first: Plan, second: Plan) -> bool:
-    """Return whether heads trained by these plans take the same embeddings and give the same outputs."""
+    """Return whether heads trained by these plans take the same inputs and give the same outputs."""
     one, other = (
-        (plan.preprocessing, plan.encoding, list(plan.labels.items()), plan.regions_class_order)
+        (plan.preprocessing, plan.encoding, plan.prompts, list(plan.labels.items()), plan.regions_class_order)
         for plan in (first, second)
     )
     return one == other

@@ -29,7 +29,7 @@ from autosam_net.parallel import WHOLE, Part, available_cores
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
-from autosam_net.training.batches import Batch, BatchSource, CachedBatches
+from autosam_net.training.batches import Batch, BatchSource, CachedBatches, PromptedBatches
 from autosam_net.training.build import base_encoder, begin_with, build_model, head_shape
 from autosam_net.training.cases import count_patients, records_of, training_split
 from autosam_net.training.check_plan import check_tuning
@@ -161,7 +161,7 @@ def train_head(
     options, folders = options or TrainingOptions(), folders or find_folders()
     assert (lessons is not None) == options.unlabelled, "unlabelled cases teach by pseudo-labels"
     assert (start is not None) == options.from_head, "a trained head is at hand where it is asked for"
-    plan = plan.for_configuration(configuration, options.tuning)
+    plan = plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     settings = plan.configuration(configuration)
     check_tuning(settings.tuning, settings.head, f"{configuration}: tuning")
     plan.largest_only()  # names a class that does not exist before hours of training
@@ -198,6 +198,8 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     batches: BatchSource = (
         _cached(run, dataset, split, folders, views) if views else _fresh_slices(run, dataset, split, folders)
     )
+    if (prompts := run.settings.prompts) is not None:
+        batches = PromptedBatches(batches, plan.label_set, prompts)
     more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
     epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
@@ -227,7 +229,8 @@ def _check_pretrained(
     """Refuse a pretrained part that does not fit, and say so where the fold holds out what a network has seen."""
     part = _pretrained(settings, options)
     network = plan.encoding.encoder if part is None else part.name
-    if seen := seen_among(network, dataset.name, split.val):
+    seen = [] if options.trial else seen_among(network, dataset.name, split.val)  # a trial is on training patients
+    if seen:
         log.warning(
             "%s was pretrained on the images of %d of the %d cases that this fold holds out: its figures flatter. "
             "Pretrain with --fold for this fold.",
@@ -302,9 +305,9 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
         batch, taught, rng = drawn
         if run.fresh_views:
             batch = _encoded(run, batch, rng)  # unchanged, if the model encodes them itself
-        inputs, labels = (part.to(device) for part in batch)
+        *inputs, labels = (part.to(device) for part in batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
-            logits = model(inputs)
+            logits = model(*inputs)
         logits, labels = team.gathered(logits), team.gathered(labels)
         loss = loss_function(logits, labels)
         if taught is not None:
@@ -327,9 +330,10 @@ def _draw(
 
 def _encoded(run: _Run, batch: Batch, rng: np.random.Generator) -> Batch:
     """Return the embeddings of fresh slices, or parts of them, with their labels."""
-    images, labels = batch
+    images, *prompts, labels = batch
     embeddings = run.source.encode_tensor(images.to(run.options.device))
-    return cut_batch(rng, run.settings.crop, embeddings, labels, run.plan.label_set.foreground_values)
+    embeddings, labels = cut_batch(rng, run.settings.crop, embeddings, labels, run.plan.label_set.foreground_values)
+    return (embeddings, *prompts, labels)
 
 
 def poly_rate(iteration: int, total: int, highest: float) -> float:

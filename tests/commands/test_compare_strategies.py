@@ -12,7 +12,7 @@ import pytest
 from autosam_net.commands import compare_strategies
 from autosam_net.commands.compare_strategies import main
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import STRATEGIES, Plan
+from autosam_net.data.plan import STRATEGIES, Plan, StepEstimate
 from autosam_net.inference import validate
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
@@ -32,9 +32,9 @@ def root(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if file.name != "plan.json":
             (target / file.name).symlink_to(file)
     vit = replace(prepared.plan.configuration("linear"), head="vit")
-    write_json(
-        target / "plan.json", replace(prepared.plan, configurations={**prepared.plan.configurations, "vit": vit})
-    )
+    configurations = {**prepared.plan.configurations, "vit": vit}
+    estimates = {"tune:encoder+head:lora": StepEstimate(seconds=100.0, disk_mib=10.0, memory_mib=3000.0)}
+    write_json(target / "plan.json", replace(prepared.plan, configurations=configurations, estimates=estimates))
     monkeypatch.setattr(compare_strategies, "in_own_process", lambda function, item, _: function(item))
     monkeypatch.setattr("autosam_net.evaluation.strategies._draw", lambda *_: None)
     return tmp_path
@@ -156,6 +156,10 @@ def test_other_settings_are_no_part_of_the_table(
         (("--steps", "10", "--strategies", "lora"), "--tune lora: "),
         (("--steps", "10", "--head", "linear", "--strategies", "head:lora"), "--strategies head:lora: the head linear"),
         (("--steps", "10", "--strategies", "head", "--last-blocks", "2"), "--last-blocks: goes with encoder+head:lora"),
+        (
+            ("--steps", "10", "--max-memory", "2"),
+            "tune:encoder+head:lora needs 2.9 GiB of memory, --max-memory allows 2",
+        ),
         (("--steps", "10", "--last-blocks", "two"), "--last-blocks two: give numbers above 0, or all"),
         (("--steps", "10", "--encoders", "vit_z"), "unknown encoder 'vit_z'"),
         (("--steps", "10", "--encoders", "image"), "configurations: vit_image: encoder: found image"),

@@ -21,7 +21,7 @@ from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 from autosam_net.training.cases import training_split
 from autosam_net.training.run import ModelFolder, TrainingOptions
-from tests.support import Prepared
+from tests.support import Prepared, with_small_sam
 
 ALL = ("-c", "linear", "cnn", "--labelled", "1", "all", "--seeds", "2")
 
@@ -208,3 +208,25 @@ def test_numbers_of_patients() -> None:
     assert parse_numbers(Namespace(labelled=["1", "12", "all", "1"]), "labelled") == [1, 12, None]
     with pytest.raises(UsageError, match="--last-blocks -1: give numbers above 0, or all"):
         parse_numbers(Namespace(last_blocks=["-1"]), "last_blocks")
+
+
+def test_sam_as_it_is_stands_at_no_patient_and_is_not_segmented_twice(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = with_small_sam(prepared, tmp_path, monkeypatch)
+    words = ("-c", "linear", "--labelled", "1", "--seeds", "1", "--zero-shot", "box", "box-holes")
+    assert call(tmp_path, *words) == 0
+    said = capsys.readouterr().out
+    assert "zero_shot_box fold 0" in said and "zero-shot (box prompts, holes apart, from the reference)" in said
+    table = rows(tmp_path, "table.csv")
+    assert [(row["configuration"], row["prompts"], row["patients"]) for row in table] == [
+        ("zero-shot", "box prompts, from the reference", "0"),
+        ("zero-shot", "box prompts, holes apart, from the reference", "0"),
+        ("linear", "", "1"),
+    ]
+    assert call(tmp_path, *words) == 0
+    assert "zero_shot_box fold 0" not in capsys.readouterr().out
+    finer = replace(place.plan, preprocessing=replace(place.plan.preprocessing, spacing=1.9))
+    write_json(tmp_path / "preprocessed" / finer.dataset / "plan.json", finer)
+    assert call(tmp_path, *words) == 2
+    assert "zero_shot_box/fold_0: made with other settings. Move it away" in capsys.readouterr().err

@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
-from torch import Tensor, nn
 
 from autosam_net.commands.zero_shot import main
 from autosam_net.data.splits import load_splits
-from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.imageio import read_label
-from autosam_net.jsonio import write_json
-from tests.support import Prepared, snapshot
+from tests.support import Prepared, snapshot, with_small_sam
 
 NAME = "Dataset900_Example"
 
 
-def build(input_size: int, weights: dict[str, Tensor]) -> nn.Module:
-    network = nn.Conv2d(3, 256, 4, stride=4)
-    network.load_state_dict(dict(weights))
-    return network
-
-
 @pytest.fixture
 def root(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a root with the phantom, planned for an encoder with a whole checkpoint of SAM's, random."""
-    (tmp_path / "raw").symlink_to(prepared.root / "raw")
-    shutil.copytree(
-        prepared.root / "preprocessed", tmp_path / "preprocessed", ignore=shutil.ignore_patterns("embeddings")
-    )
-    torch.manual_seed(5)
-    parts = {
-        "image_encoder": nn.Conv2d(3, 256, 4, stride=4),
-        "prompt_encoder": PromptEncoder(256, (16, 16), (64, 64), 16),
-        "mask_decoder": MaskDecoder(transformer_dim=256, transformer=TwoWayTransformer(2, 256, 8, 2048)),
-    }
-    state = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
-    torch.save(state, tmp_path / "sam.pth")
-    entry = replace(ENCODERS.get("lite_medsam"), name="small_sam", build=build, input_size=64, multiple=4)
-    monkeypatch.setitem(ENCODERS._entries, "small_sam", entry)
-    encoding = replace(prepared.plan.encoding, encoder="small_sam", weights=str(tmp_path / "sam.pth"))
-    write_json(tmp_path / "preprocessed" / NAME / "plan.json", replace(prepared.plan, encoding=encoding))
-    return tmp_path
+    return with_small_sam(prepared, tmp_path, monkeypatch).root
 
 
 def call(root: Path, *words: str) -> int:
@@ -71,7 +41,8 @@ def test_held_out_cases_are_segmented_on_the_raw_grid(root: Path, capsys: pytest
     assert (folder / "validation" / "cases.csv").is_file()
     record: Any = json.loads((folder / "run.json").read_text())
     assert record["prompts"] == "drawn from the reference labels"
-    assert record["options"] == {"kind": "box", "points": 1, "jitter": 0, "seed": 0}
+    assert record["options"]["kind"] == "box" and not record["options"]["holes"]
+    assert summary["prompts"] == "box prompts, from the reference"
     assert record["held_out"] == list(held_out)
 
 
@@ -93,9 +64,9 @@ def test_prompts_that_the_decoder_never_saw_are_announced(root: Path, caplog: py
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--prompt", "box", "--points", "3"), "--points 3 goes with --prompt point"),
+        (("--prompt", "box", "--points", "3"), "--points 3 goes with point or both"),
         (("--prompt", "point", "--points", "0"), "--points 0: give a number above 0"),
-        (("--prompt", "point", "--jitter", "3"), "--jitter 3 goes with --prompt box"),
+        (("--prompt", "point", "--jitter", "3"), "--jitter 3 goes with box or both"),
         (("--prompt", "box", "--fold", "all"), "fold all holds no case out"),
         (("--prompt", "box", "--fold", "9"), "fold 9 does not exist; this data set has folds 0-4 and all"),
     ],
@@ -112,7 +83,7 @@ def test_a_users_error_is_one_line(
 
 def test_an_encoder_without_sams_decoder_is_refused(prepared: Prepared, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(prepared.root, "--prompt", "box") == 2
-    assert "its weights hold no prompt encoder and mask decoder of SAM's" in capsys.readouterr().err
+    assert "weights hold no prompt encoder and mask decoder of SAM's" in capsys.readouterr().err
     assert not prepared.folders.results.exists()
 
 

@@ -67,6 +67,12 @@ def test_the_agreement_is_the_soft_dice_with_the_decided_pixels() -> None:
     assert found.certainty == pytest.approx(1 - entropy(probabilities, CLASSES)[decided].mean(), rel=1e-5)
 
 
+def test_a_pixel_of_equal_probabilities_is_decided_for_the_first_class() -> None:
+    tally = ConfidenceTally(CLASSES)
+    tally.add(np.array([0.2, 0.4, 0.4], np.float32).reshape(3, 1, 1))
+    assert tally.confidences()["a"] is not None and tally.confidences()["b"] is None
+
+
 def test_surer_probabilities_have_more_confidence() -> None:
     found = []
     for sharpness in (1.0, 5.0):

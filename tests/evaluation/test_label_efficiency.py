@@ -73,6 +73,16 @@ def test_the_table_shows_mean_and_spread() -> None:
     assert any("vit" in line and "-" in line for line in lines)
 
 
+def test_what_needs_prompts_is_marked_and_stands_apart(tmp_path: Path) -> None:
+    zero = LabelRun("prompted", "0", 0, 0, RUNS[0].figures, "box prompts")
+    few = LabelRun("prompted", "1", 1, 0, RUNS[1].figures, "box prompts")
+    write_label_efficiency(tmp_path, [*RUNS, zero, few])
+    assert [row["prompts"] for row in rows(tmp_path / "table.csv")] == ["", "", "", "box prompts", "box prompts"]
+    assert rows(tmp_path / "runs.csv")[-2]["patients"] == "0"
+    assert "prompted (box prompts)" in label_efficiency_table([zero])
+    assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
+
+
 def written(folder: Path) -> Path:
     summary: dict[str, Any] = {
         "foreground_mean": {"Dice": 0.7, "HD95": None},

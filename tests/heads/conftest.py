@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor
 
 
@@ -19,9 +19,8 @@ def decoder() -> MaskDecoder:
 @pytest.fixture(scope="session")
 def decoder_weights(decoder: MaskDecoder) -> dict[str, Tensor]:
     """Return what `Encoder.mask_decoder_weights` holds for one of SAM's checkpoints."""
-    generator = torch.Generator().manual_seed(8)
-    weights = {f"mask_decoder.{key}": value for key, value in decoder.state_dict().items()}
-    matrix = torch.randn(2, 128, generator=generator)
-    weights["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"] = matrix
-    weights["prompt_encoder.no_mask_embed.weight"] = torch.randn(1, 256, generator=generator)
-    return weights
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        prompts = PromptEncoder(256, (8, 8), (32, 32), 16)
+    parts = {"mask_decoder": decoder, "prompt_encoder": prompts}
+    return {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import autosam_net.heads  # noqa: F401  (registers the built-in heads)
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import PlanError, UsageError
-from autosam_net.heads.head import HEADS, HeadShape, build_head, enlarge
+from autosam_net.heads.head import HEADS, HeadShape, build_head, enlarge, takes_prompts
 
 SMALL = HeadShape(outputs=3, channels=256, stride=4, input_size=32)
 
@@ -28,9 +28,14 @@ def new_head(name: str, weights: dict[str, Tensor], shape: HeadShape = SMALL, se
     return build_head(name, shape_for(name, shape), {}, weights)
 
 
-def embedding(name: str, shape: HeadShape = SMALL, batch: int = 2) -> Tensor:
+def inputs(name: str, shape: HeadShape = SMALL, batch: int = 2) -> list[Tensor]:
+    """Return what a head takes: random embeddings, and a box for every class where it needs prompts."""
     shape, generator = shape_for(name, shape), torch.Generator().manual_seed(1)
-    return torch.randn(batch, shape.channels, shape.grid, shape.grid, generator=generator)
+    embedding = torch.randn(batch, shape.channels, shape.grid, shape.grid, generator=generator)
+    if not takes_prompts(name):
+        return [embedding]
+    corners = torch.tensor([[3.0, 5.0, 2.0], [20.0, 16.0, 3.0]])
+    return [embedding, corners.expand(batch, max(1, shape.outputs - 1), 1, 2, 3)]
 
 
 @pytest.fixture(params=HEADS.names())
@@ -39,7 +44,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_promised_heads_are_there() -> None:
-    assert {"linear", "cnn", "vit", "unet"} <= set(HEADS)
+    assert {"linear", "cnn", "vit", "unet", "prompted"} <= set(HEADS)
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 7])
@@ -48,16 +53,17 @@ def test_logits_have_the_inputs_size(
     name: str, decoder_weights: dict[str, Tensor], outputs: int, stride: int, size: int
 ) -> None:
     shape = HeadShape(outputs, 256, stride, size)
-    logits = new_head(name, decoder_weights, shape)(embedding(name, shape))
+    logits = new_head(name, decoder_weights, shape)(*inputs(name, shape))
     assert logits.shape == (2, outputs, size, size)
     assert logits.isfinite().all()
 
 
-def test_gradients_reach_all_parameters(name: str, decoder_weights: dict[str, Tensor]) -> None:
+def test_gradients_reach_all_parameters_that_learn(name: str, decoder_weights: dict[str, Tensor]) -> None:
     head = new_head(name, decoder_weights).train()
     target = torch.arange(32 * 32).view(1, 32, 32).expand(2, 32, 32) % 3
-    torch.nn.functional.cross_entropy(head(embedding(name)), target).backward()
-    without = [key for key, value in head.named_parameters() if value.grad is None or not value.grad.any()]
+    torch.nn.functional.cross_entropy(head(*inputs(name)), target).backward()
+    learning = [(key, value) for key, value in head.named_parameters() if value.requires_grad]
+    without = [key for key, value in learning if value.grad is None or not value.grad.any()]
     # a shift of all keys of an attention changes no softmax, so that their biases' gradient is zero but for rounding
     assert [key for key in without if not key.endswith("k_proj.bias")] == []
 
@@ -65,9 +71,9 @@ def test_gradients_reach_all_parameters(name: str, decoder_weights: dict[str, Te
 def test_the_same_seed_gives_the_same_logits(name: str, decoder_weights: dict[str, Tensor]) -> None:
     first, second = (new_head(name, decoder_weights).train() for _ in range(2))
     torch.manual_seed(3)
-    expected = first(embedding(name))
+    expected = first(*inputs(name))
     torch.manual_seed(3)
-    assert torch.equal(second(embedding(name)), expected)
+    assert torch.equal(second(*inputs(name)), expected)
 
 
 def test_state_dicts_restore_a_head_whatever_it_was_made_from(name: str, decoder_weights: dict[str, Tensor]) -> None:
@@ -75,21 +81,22 @@ def test_state_dicts_restore_a_head_whatever_it_was_made_from(name: str, decoder
     others = {key: value + 1 for key, value in decoder_weights.items()}
     restored = new_head(name, others, seed=5).eval()
     restored.load_state_dict(trained.state_dict())
-    assert torch.equal(restored(embedding(name)), trained(embedding(name)))
+    assert torch.equal(restored(*inputs(name)), trained(*inputs(name)))
 
 
 def test_slices_of_a_batch_do_not_touch_each_other(name: str, decoder_weights: dict[str, Tensor]) -> None:
     head = new_head(name, decoder_weights).eval()
-    together = head(embedding(name))
-    assert torch.allclose(head(embedding(name)[1:])[0], together[1], atol=1e-4)
+    together = head(*inputs(name))
+    assert torch.allclose(head(*(part[1:] for part in inputs(name)))[0], together[1], atol=1e-4)
 
 
 def test_bfloat16_and_channels_last_give_nearly_the_same(name: str, decoder_weights: dict[str, Tensor]) -> None:
     head = new_head(name, decoder_weights).eval()
-    exact = head(embedding(name))
+    exact = head(*inputs(name))
     head.to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        half = head(embedding(name).contiguous(memory_format=torch.channels_last)).float()
+        embedding, *prompts = inputs(name)
+        half = head(embedding.contiguous(memory_format=torch.channels_last), *prompts).float()
     assert (half - exact).norm() / exact.norm() < 0.05
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from autosam_net.data.plan import Tuning
 from planning.estimate_costs import estimate_costs, rounded
 from planning.machine import TunedProbe
 from planning.make_plan import make_plan
@@ -53,6 +54,8 @@ def test_tuning_is_estimated_where_it_was_measured() -> None:
     tuned = TunedProbe(1.5, {"encoder+head:full": 3400.0, "encoder+head:lora": 3000.0})
     plan = make_plan(dataset(), figures(10), replace(probe(), tuned=tuned))
     cost = plan.estimates["tune:encoder+head:lora"]
-    assert cost.seconds == pytest.approx(10 * 50 * 4 * 1.5, rel=0.05)
+    configuration = plan.configurations["cnn"].with_tuning(Tuning("encoder+head", "lora"))
+    steps = configuration.epochs_for(80, 8) * configuration.iterations
+    assert cost.seconds == pytest.approx(steps * 4 * 1.5, rel=0.05)
     assert (cost.memory_mib, plan.estimates["tune:encoder+head:full"].memory_mib) == (3000.0, 3400.0)
     assert not any(step.startswith("tune") for step in make_plan(dataset(), figures(10), probe()).estimates)

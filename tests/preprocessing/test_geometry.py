@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from skimage.transform import resize
 
 from autosam_net.data.case import CaseProperties
 from autosam_net.data.volume import Geometry
@@ -62,6 +63,18 @@ def test_resampling_there_and_back_keeps_a_smooth_image(target: float) -> None:
     assert shape == (round(60 / target), round(80 / target))
     back = geometry.resize_planes(geometry.resize_planes(image, shape), (60, 80))
     assert np.abs(back - image)[:, 4:-4, 4:-4].max() < 0.03
+
+
+@pytest.mark.parametrize("shape", [(70, 100), (12, 9), (30, 51), (1, 1), (29, 200)])
+def test_planes_are_resampled_as_by_scikit_image(shape: tuple[int, int]) -> None:
+    volume = np.random.default_rng(0).random((2, 30, 50), np.float32)
+    expected = [resize(plane, shape, order=1, mode="edge", anti_aliasing=True) for plane in volume]
+    np.testing.assert_allclose(geometry.resize_planes(volume, shape), expected, atol=1e-6)
+
+
+def test_of_equal_shares_the_lowest_label_wins() -> None:
+    labels = np.array([[[5, 3]]])
+    np.testing.assert_array_equal(geometry.resize_labels(labels, (1, 3)), [[[5, 3, 3]]])
 
 
 def test_labels_stay_labels_and_keep_their_areas() -> None:

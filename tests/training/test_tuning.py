@@ -30,6 +30,7 @@ from autosam_net.inference.validate import train_and_validate
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training import loop, train
+from autosam_net.training.cases import training_split
 from autosam_net.training.checkpoint import load_tensors
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import poly_rate, train_head
@@ -197,6 +198,7 @@ def test_a_trained_head_is_the_start(prepared: Prepared, folders: Folders, monke
     monkeypatch.setattr("autosam_net.inference.validate.validate_fold", lambda *_: None)
     monkeypatch.setattr("autosam_net.inference.validate._describe", lambda *_: None)
     options = TrainingOptions(labelled=1, tune="encoder+head:lora", from_head=True, epochs=1, overwrite=True)
+    options = replace(options, anyway=True)
     folder, _ = train_and_validate(prepared.dataset, plan, "vit", "0", options, folders)
     assert folder.parent.name == "vit_encoder-lora_from-head_labelled1_seed0"
     head, _ = load_tensors(folder.parents[1] / "vit_labelled1_seed0" / "fold_0" / "model.safetensors")
@@ -302,3 +304,33 @@ def test_what_is_cached_must_be_known(prepared: Prepared, folders: Folders, bloc
     plan = replace(prepared.plan, configurations={"mine": own})
     with pytest.raises(PlanError, match=r"mine: tuning: cached: found true, expected false, or updates or adapters"):
         train_head(prepared.dataset, plan, "mine", 0, TrainingOptions(labelled=1), folders)
+
+
+@pytest.mark.parametrize("after", [0.4, 0.6])
+def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
+    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    runs: list[tuple[Path, tuple[str, ...], tuple[str, ...]]] = []
+
+    def validate_fold(dataset, plan, folder, cases, device, folders):
+        record = json.loads((folder / "run.json").read_text())
+        runs.append((folder, tuple(record["trained_on"]), cases))
+
+    monkeypatch.setattr("autosam_net.inference.validate.TUNED_PATIENTS", 4)
+    monkeypatch.setattr("autosam_net.inference.validate.validate_fold", validate_fold)
+    monkeypatch.setattr("autosam_net.inference.validate._describe", lambda *_: None)
+    dice = {"linear": 0.5, "linear_encoder-full_from-head": after}
+    monkeypatch.setattr("autosam_net.inference.validate.read_figures", lambda fold: {"Dice": dice[fold.parent.name]})
+    options = replace(WHOLE, from_head=True)
+    if after < 0.5:
+        with pytest.raises(UsageError, match=r"mean Dice 0\.500 of the head, 0\.400 after tuning\. Keep the head"):
+            train_and_validate(prepared.dataset, prepared.plan, "linear", "0", options, folders)
+    else:
+        train_and_validate(prepared.dataset, prepared.plan, "linear", "0", options, folders)
+    split = training_split(prepared.dataset, "0", options, folders)
+    for folder, trained, held_out in runs[:2]:
+        assert folder.parents[2].name == "trials"
+        assert set(trained) | set(held_out) == set(split.train) and not set(trained) & set(held_out)
+    assert [(trained, held_out) for _, trained, held_out in runs[2:]] == [(split.train, split.val)] * (
+        2 * (after > 0.5)
+    )
