@@ -78,8 +78,8 @@ def test_the_same_seed_gives_the_same_file(prepared: Prepared, folders: Folders)
 
 def test_it_learns(prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "WARM_UP", 1)
-    monkeypatch.setattr("autosam_net.training.pretrain.NEW_RATE", 2e-2)
-    record = pretrain(prepared.dataset, prepared.plan, replace(QUICK, epochs=15, batch_size=2), folders)
+    monkeypatch.setattr("autosam_net.training.pretrain.NEW_RATE", 1e-2)
+    record = pretrain(prepared.dataset, prepared.plan, replace(QUICK, epochs=25, batch_size=2), folders)
     rows = (folders.results / record.dataset / "pretraining" / record.name / "training_log.csv").read_text().split()
     columns = rows[0].split(",")
     assert columns == ["epoch", "iteration", "learning_rate", "seconds", "loss"]
