@@ -1,4 +1,4 @@
-"""The three folders: raw data sets, preprocessed data and results."""
+"""The three folders: raw data sets, preprocessed data and results; and the folder of pretrained networks."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def root_flag(folders: Folders) -> str:
     root = folders.results.parent
     needed = folders != find_folders() and folders == find_folders(root)
     return f" --root {shlex.quote(str(root))}" if needed else ""
+
+
+def encoders_folder() -> Path:
+    """Return the folder of the user's own pretrained networks: `autosam_encoders`, else in the user's data folder."""
+    import platformdirs
+
+    named = _variable("autosam_encoders")
+    return Path(named).expanduser() if named else platformdirs.user_data_path("autosam_net") / "encoders"
 
 
 def folder_origins(root: Path | str | None = None) -> dict[str, str]:

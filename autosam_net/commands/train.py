@@ -57,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--from-head", action="store_true", help="with --tune: begin with the trained head, trained first where missing"
     )
+    parser.add_argument(
+        "--pretrained", metavar="NAME", help="begin with what autosam_pretrain -c made, for configurations such as unet"
+    )
     untried = "with --from-head: tune the encoder without a trial on labelled patients that are held out of it"
     parser.add_argument("--anyway", action="store_true", help=untried)
     blocks = "with LoRA or adapters: tune the encoder's last N attention blocks only, and cache what lies below"
@@ -155,6 +158,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         overwrite=arguments.overwrite,
         tune=arguments.tune,
         from_head=arguments.from_head,
+        pretrained=arguments.pretrained,
         last_blocks=arguments.last_blocks,
         anyway=arguments.anyway,
         prompts=arguments.prompts,
