@@ -116,7 +116,7 @@ def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
     recipe = {
         "batch_size": 4,
         "epochs": 2,
-        "maximum_epochs": 8,
+        "maximum_epochs": 2,
         "iterations": 5,
         "learning_rate": 1e-2,
         "weight_decay": 1e-2,

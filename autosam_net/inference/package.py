@@ -23,7 +23,6 @@ from pathlib import Path
 
 from autosam_net.data.plan import Encoding, load_plan
 from autosam_net.encoders.catalog import ENCODERS
-from autosam_net.encoders.pretrained import find_record
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import AutosamError, ModelError, UsageError, WeightsError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, read_expected_dice
@@ -60,7 +59,6 @@ MODEL_FILE = re.compile(
 
 
 FOLD = re.compile(r"[\w+-][\w.+-]*/fold_(?:\d+|all)", re.ASCII)
-NO_WEIGHTS = "none"  # what `weights_sha256` says of an encoder without weights
 
 
 @dataclass(frozen=True)
@@ -334,7 +332,8 @@ def _check_weights(encoder: EncoderRecord, weights: Path | None) -> None:
             f"{encoder.name}.safetensors and {encoder.name}.json, if it was pretrained, and put both into "
             f"{encoders_folder()}; else name the plugin that registers it with --plugin FILE."
         )
-    own = encoder.origin is None and encoder.sha256 != NO_WEIGHTS and find_record(encoder.name) is None
+    source = ENCODERS.get(encoder.name).weights
+    own = encoder.origin is None and source is not None and encoder.file != source.file
     found = None if own and weights is None else weights_sha256(encoder.name, weights)
     if found != encoder.sha256:
         raise WeightsError(

@@ -294,7 +294,7 @@ HOSTILE = [
     Hostile(
         "other weights", "Name that file with --weights", edited("manifest.json", "encoder", "sha256", value="0" * 64)
     ),
-    Hostile("unknown encoder", "unknown encoder 'evil'", edited("manifest.json", "encoder", "name", value="evil")),
+    Hostile("unknown encoder", "the encoder evil (sha256", edited("manifest.json", "encoder", "name", value="evil")),
     Hostile(
         "expected Dice is no JSON", "expected_dice.json: not valid JSON", added(f"{MODEL}/expected_dice.json", b"no")
     ),
