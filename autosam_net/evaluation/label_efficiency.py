@@ -49,7 +49,7 @@ def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
     axes.set_xlabel("labelled patients")
     axes.set_ylabel("mean Dice (dots: single runs, bars: standard deviation)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")  # to look for the best place takes seconds, of a busy machine
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

@@ -15,8 +15,10 @@ from autosam_net.commands.label_efficiency import main
 from autosam_net.commands.trials import parse_numbers
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Plan
-from autosam_net.errors import UsageError
+from autosam_net.data.prompts import PromptOptions
+from autosam_net.errors import ModelError, UsageError
 from autosam_net.inference import validate
+from autosam_net.inference.zero_shot import ZeroShotRun
 from autosam_net.jsonio import write_json
 from autosam_net.paths import Folders
 from autosam_net.training.cases import training_split
@@ -227,6 +229,5 @@ def test_sam_as_it_is_stands_at_no_patient_and_is_not_segmented_twice(
     assert call(tmp_path, *words) == 0
     assert "zero_shot_box fold 0" not in capsys.readouterr().out
     finer = replace(place.plan, preprocessing=replace(place.plan.preprocessing, spacing=1.9))
-    write_json(tmp_path / "preprocessed" / finer.dataset / "plan.json", finer)
-    assert call(tmp_path, *words) == 2
-    assert "zero_shot_box/fold_0: made with other settings. Move it away" in capsys.readouterr().err
+    with pytest.raises(ModelError, match=r"zero_shot_box/fold_0: made with other settings. Move it away"):
+        _ = ZeroShotRun(place.dataset, finer, "0", PromptOptions("box"), place.folders).is_finished
