@@ -332,14 +332,22 @@ def _check_weights(encoder: EncoderRecord, weights: Path | None) -> None:
             f"{encoder.name}.safetensors and {encoder.name}.json, if it was pretrained, and put both into "
             f"{encoders_folder()}; else name the plugin that registers it with --plugin FILE."
         )
-    source = ENCODERS.get(encoder.name).weights
-    own = encoder.origin is None and source is not None and encoder.file != source.file
-    found = None if own and weights is None else weights_sha256(encoder.name, weights)
+    found = _weights_here(encoder, weights)
     if found != encoder.sha256:
         raise WeightsError(
             f"its heads need {encoder.name} with the weights {encoder.file} (sha256 {encoder.sha256}), found "
-            f"{found or 'only the published ones'}. Name that file with --weights FILE."
+            f"{found or 'none'}. Name that file with --weights FILE."
         )
+
+
+def _weights_here(encoder: EncoderRecord, weights: Path | None) -> str | None:
+    """Return the sha256 of the weights that would be loaded, None where those of one's own are missing."""
+    try:
+        return weights_sha256(encoder.name, weights)
+    except WeightsError:
+        if weights is None and encoder.origin is None:
+            return None
+        raise
 
 
 def _check_model(package: Package, model: ModelFolder, weights: Path | None) -> None:
