@@ -35,6 +35,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary = place / path.name
         yield temporary
         os.replace(temporary, path)
+    _tell_of(path)
 
 
 @contextmanager
@@ -45,6 +46,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         _put_folder(temporary, path, place)
+    _tell_of(path)
+
+
+def _tell_of(path: Path) -> None:
+    if PREFIX not in str(path):  # else it is a part of what is being written
+        log.debug("written: %s", path)
 
 
 @contextmanager

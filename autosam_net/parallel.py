@@ -68,6 +68,7 @@ def progress(
     unit: str = "case",
     name: Callable[[Item], str] | None = None,
     brief: bool = False,
+    form: str | None = None,
 ) -> Iterator[Item]:
     """Yield `items` behind a progress bar; off a terminal, plain lines at most every ten seconds.
 
@@ -77,6 +78,7 @@ def progress(
     Args:
         name: what the bar says of the item in hand.
         brief: whether the caller says what has been done, so that a bar need not stay, and short work has no lines.
+        form: what a bar looks like, in tqdm's words, where its own has no sense.
     """
     from tqdm import tqdm
 
@@ -88,6 +90,7 @@ def progress(
         desc=description,
         total=total,
         unit=unit,
+        bar_format=form,
         ascii=not terminal,
         ncols=columns,
         nrows=lines,
@@ -98,12 +101,16 @@ def progress(
         delay=interval if brief and not terminal else delay,
         disable=log.level > logging.INFO,
     )
+    begin, done = time.monotonic(), 0
     with bar, _kept_going(bar):
         for item in items:
             if name is not None:
                 bar.set_postfix_str(name(item), refresh=False)
             yield item
+            done += 1
             bar.update()
+    if not brief:
+        log.debug("%s: %d of %d %ss in %.1f s", description, done, total, unit, time.monotonic() - begin)
 
 
 @contextmanager
@@ -133,7 +140,7 @@ def _kept_going(bar: Any) -> Iterator[None]:
 @contextmanager
 def working(description: str) -> Iterator[None]:
     """Show that work goes on which cannot be counted, and for how long it has."""
-    for _ in progress([None], description, 1, "step"):
+    for _ in progress([None], description, 1, "step", form="{desc}: {elapsed}"):
         yield
 
 

@@ -1,8 +1,9 @@
-"""The three folders: raw data sets, preprocessed data and results."""
+"""The three folders: raw data sets, preprocessed data and results; and the folder of pretrained networks."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def find_folders(root: Path | str | None = None) -> Folders:
         base = Path(root).expanduser().absolute()  # worker processes may have another working folder
         return Folders(base / "raw", base / "preprocessed", base / "results")
     return Folders(_folder("raw", ""), _folder("preprocessed", "autosam_net"), _folder("results", "autosam_net"))
+
+
+def root_flag(folders: Folders) -> str:
+    """Return the --root, after a space, that a command needs for these folders; nothing where it needs none."""
+    root = folders.results.parent
+    needed = folders != find_folders() and folders == find_folders(root)
+    return f" --root {shlex.quote(str(root))}" if needed else ""
+
+
+def encoders_folder() -> Path:
+    """Return the folder of the user's own pretrained networks: `autosam_encoders`, else in the user's data folder."""
+    import platformdirs
+
+    named = _variable("autosam_encoders")
+    return Path(named).expanduser() if named else platformdirs.user_data_path("autosam_net") / "encoders"
 
 
 def folder_origins(root: Path | str | None = None) -> dict[str, str]:

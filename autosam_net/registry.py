@@ -42,12 +42,12 @@ class Registry(Generic[T]):
             UsageError: nothing is called so; the message offers the nearest names.
         """
         if name not in self._entries:
-            raise UsageError(f"unknown {self.kind} {name!r}; {suggest(name, self._entries)}")
+            raise UsageError(f"unknown {self.kind} {name!r}; {suggest(name, self)}")
         return self._entries[name]
 
     def names(self) -> list[str]:
         """Return all names in the order of registration."""
-        return list(self._entries)
+        return list(self)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

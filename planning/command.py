@@ -17,6 +17,7 @@ from autosam_net.commands.cli import (
     add_resources,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     part_of,
     run,
@@ -167,6 +168,7 @@ def new_plan(
     Raises:
         WeightsError: the encoder's weights are missing.
     """
+    load_libraries()
     from planning.make_plan import choose_inputs, make_plan
     from planning.probe import probe_machine, probe_speed
 

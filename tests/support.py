@@ -34,6 +34,7 @@ from autosam_net.jsonio import sealed, write_json
 from autosam_net.paths import Folders, find_folders
 
 TINY = "tiny_for_tests"
+VITS = {"vit_b": (2, 32), "medsam": (2, 32), "vit_l": (3, 48), "vit_h": (5, 64)}  # depth and width; really 12 to 32
 
 
 def real_data(*parts: str) -> Path:
@@ -115,7 +116,7 @@ def tiny_plan(dataset: DatasetSpec, weights: Path) -> Plan:
     recipe = {
         "batch_size": 4,
         "epochs": 2,
-        "maximum_epochs": 8,
+        "maximum_epochs": 2,
         "iterations": 5,
         "learning_rate": 1e-2,
         "weight_decay": 1e-2,

@@ -106,6 +106,15 @@ for _ in parallel.progress(["patient7"], "predict", 1, name=str):
 """
 
 
+def test_work_that_cannot_be_counted_shows_its_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    with working("compare"):
+        pass
+    assert set(capsys.readouterr().err.splitlines()) == {"compare: 00:00"}
+
+
 def test_short_work_needs_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with working("compare"):
         pass

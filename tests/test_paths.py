@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from autosam_net.paths import Folders, find_folders, folder_origins
+from autosam_net.paths import Folders, find_folders, folder_origins, root_flag
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +58,11 @@ def test_the_origin_of_each_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> 
     expected = {"raw": "autosam_raw", "preprocessed": "the default", "results": "nnUNet_results"}
     assert folder_origins() == expected
     assert set(folder_origins("/d").values()) == {"--root"}
+
+
+def test_a_command_gets_a_root_only_where_it_needs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert root_flag(find_folders("/a b")) == " --root '/a b'"
+    monkeypatch.setenv("autosam_raw", "/a/raw")
+    monkeypatch.setenv("autosam_preprocessed", "/a/preprocessed")
+    monkeypatch.setenv("autosam_results", "/a/results")
+    assert root_flag(find_folders()) == ""

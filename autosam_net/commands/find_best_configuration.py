@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import add_device, device_of, folders_of, load_libraries, new_parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _find_best_configuration(arguments: argparse.Namespace) -> None:
+    load_libraries()
     from autosam_net.data.dataset import find_dataset
     from autosam_net.inference.best import BEST_FILE
     from autosam_net.inference.find_best import INSTRUCTIONS_FILE, find_best_configuration

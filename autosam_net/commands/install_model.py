@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from autosam_net.commands.cli import folders_of, new_parser, run
+from autosam_net.commands.cli import folders_of, load_libraries, new_parser, run
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,12 +21,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _install(arguments: argparse.Namespace) -> None:
+    load_libraries()
     from autosam_net.inference.best import BEST_FILE
     from autosam_net.inference.package import install_model
+    from autosam_net.paths import root_flag
 
-    models = install_model(arguments.zip, arguments.weights, folders_of(arguments))
+    folders = folders_of(arguments)
+    models = install_model(arguments.zip, arguments.weights, folders)
     for model in models:
         print(f"{model.path}: folds {', '.join(model.trained_folds())}")
     folder = models[0].path.parent
     chosen = "" if (folder / BEST_FILE).is_file() else " -c " + " ".join(model.path.name for model in models)
-    print(f"to predict with it: autosam_predict -d {folder.name}{chosen} -i INPUT -o OUTPUT")
+    root = root_flag(folders)
+    print(f"to predict with it: autosam_predict -d {folder.name}{chosen} -i INPUT -o OUTPUT{root}")

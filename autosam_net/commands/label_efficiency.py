@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from autosam_net.commands.cli import add_device, demand_positive, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import add_device, demand_positive, device_of, folders_of, load_libraries, new_parser, run
 from autosam_net.commands.trials import (
     Trial,
     add_trials,
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def _measure(arguments: argparse.Namespace) -> None:
     numbers = parse_numbers(arguments, "labelled")
     demand_positive(arguments, "seeds", "max_minutes")
+    load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.evaluation.label_efficiency import label_efficiency_table, write_label_efficiency
     from autosam_net.inference.validate import train_and_validate

@@ -13,6 +13,7 @@ from autosam_net.commands.cli import (
     add_resources,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     part_of,
     run,
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _predict(arguments: argparse.Namespace) -> None:
     if arguments.output.is_file():
         raise UsageError(f"-o {arguments.output}: is a file. Give the folder that the label maps shall lie in.")
+    load_libraries()
     model = _model(arguments)
     if arguments.disable_tta:
         model = model.without_augmentation()

@@ -22,6 +22,7 @@ from autosam_net.commands.cli import (
     demand_positive,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     run,
 )
@@ -55,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--from-head", action="store_true", help="with --tune: begin with the trained head, trained first where missing"
+    )
+    parser.add_argument(
+        "--pretrained", metavar="NAME", help="begin with what autosam_pretrain -c made, for configurations such as unet"
     )
     untried = "with --from-head: tune the encoder without a trial on labelled patients that are held out of it"
     parser.add_argument("--anyway", action="store_true", help=untried)
@@ -92,6 +96,7 @@ def _train(arguments: argparse.Namespace) -> None:
     demand_positive(arguments, "epochs", "max_minutes", "labelled", "last_blocks")
     parse_tuning(arguments.tune)  # before torch is imported
     parse_prompts(arguments.prompts)
+    load_libraries("monai.losses")
     from autosam_net.data.dataset import find_dataset, label_files
     from autosam_net.data.splits import load_splits, select_fold
     from autosam_net.training.check_plan import load_checked_plan
@@ -153,6 +158,7 @@ def _options(arguments: argparse.Namespace) -> TrainingOptions:
         overwrite=arguments.overwrite,
         tune=arguments.tune,
         from_head=arguments.from_head,
+        pretrained=arguments.pretrained,
         last_blocks=arguments.last_blocks,
         anyway=arguments.anyway,
         prompts=arguments.prompts,

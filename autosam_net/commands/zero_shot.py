@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from autosam_net.commands.cli import add_device, device_of, folders_of, new_parser, run
+from autosam_net.commands.cli import add_device, device_of, folders_of, load_libraries, new_parser, run
 from autosam_net.data.prompts import PROMPT_KINDS, PromptOptions
 from autosam_net.errors import UsageError
 
@@ -50,6 +50,7 @@ def _segment(arguments: argparse.Namespace) -> None:
     options = PromptOptions(arguments.prompt, arguments.points, arguments.jitter, arguments.seed, holes=arguments.holes)
     if options.problem is not None:
         raise UsageError(f"--{options.problem}")
+    load_libraries()
     from autosam_net.data.dataset import find_dataset
     from autosam_net.evaluation.report import summary_table
     from autosam_net.inference.zero_shot import ZeroShotRun

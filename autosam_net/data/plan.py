@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from autosam_net.errors import PlanError, UsageError
 from autosam_net.files import sha256_of_text
 from autosam_net.jsonio import SPARSE, canonical, from_json, read_json
 from autosam_net.registry import suggest
+
+log = logging.getLogger(__name__)
 
 PLAN_VERSION = 4
 FOREGROUND = "foreground"  # all classes together
@@ -391,4 +394,5 @@ def load_plan(path: Path) -> Plan:
     if version != PLAN_VERSION:  # before its structure, which is another in other versions
         raise PlanError(f"{path}: plan of version {version}, expected {PLAN_VERSION}. Plan again with --replan.")
     plan: Plan = from_json(Plan, content, str(path))
+    log.debug("read: %s", path)
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import numpy as np
 
 from autosam_net.errors import PlanError, UsageError
 from autosam_net.jsonio import from_json, read_json
+
+log = logging.getLogger(__name__)
 
 FOLDS = 5
 SPLIT_SEED = 12345  # nnU-Net's
@@ -110,6 +113,7 @@ def load_splits(path: Path) -> list[Split]:
     if not path.is_file():
         raise PlanError(f"{path}: no such file. Run autosam_plan_and_preprocess first.")
     splits: list[Split] = from_json(list[Split], read_json(path), str(path))
+    log.debug("read: %s", path)
     return splits
 
 

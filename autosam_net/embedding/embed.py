@@ -154,6 +154,13 @@ def _embed(
     look = functools.partial(_open_or_forget, root)
     found = dict(zip(wanted, map_cases(look, wanted, "verify the cache", 1, _in_words, unit="view"), strict=True))
     missing = [key for key, entry in found.items() if entry is None]
+    log.debug(
+        "%s: %d of %d views are there, %d are to be computed",
+        root,
+        len(wanted) - len(missing),
+        len(wanted),
+        len(missing),
+    )
     for folder in {cache.entry_folder(root, key).parent for key in missing}:
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0

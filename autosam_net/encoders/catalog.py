@@ -1,15 +1,18 @@
 """Which encoders there are: figures, weights and how to build each; no torch.
 
-A third party adds one with `register_encoder(EncoderEntry(...))` in a plugin file.
+A third party adds one with `register_encoder(EncoderEntry(...))` in a plugin file, `autosam_pretrain` by files in the
+user's folder (`pretrained`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from autosam_net.encoders.pretrained import PretrainedRecord, find_record, list_records
+from autosam_net.errors import UsageError
 from autosam_net.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,6 +46,11 @@ class WeightsSource:
     package: str | None = None
     package_file: str | None = None
     licence: str | None = None
+
+    @property
+    def origin(self) -> str | None:
+        """Return where the file is published; None for a file of one's own."""
+        return self.url or (self.package and f"the PyPI package {self.package}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,43 @@ class EncoderEntry:
     prompts: tuple[str, ...] = ("box", "point")
 
 
-ENCODERS: Registry[EncoderEntry] = Registry("encoder")
+class EncoderCatalogue(Registry[EncoderEntry]):
+    """The encoders that are registered, and behind them those that the user has pretrained."""
+
+    def get(self, name: str) -> EncoderEntry:
+        """Return the entry of an encoder; that of a pretrained one is what it was made from, with other weights.
+
+        Raises:
+            UsageError: nothing is called so, or what it was made from is not registered.
+            PlanError: its record is damaged.
+        """
+        record = None if name in self._entries else find_record(name)
+        if record is None or not record.is_encoder:
+            return super().get(name)
+        if record.base not in self._entries:
+            raise UsageError(f"encoder {name!r} was made from {record.base!r}; name its file with --plugin FILE.")
+        return self._pretrained(record)
+
+    def is_registered(self, name: str) -> bool:
+        """Return whether an encoder of the program or of a plugin is called so."""
+        return name in self._entries
+
+    def __contains__(self, name: object) -> bool:
+        record = None if name in self._entries else find_record(str(name))
+        return name in self._entries or (record is not None and record.is_encoder and record.base in self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._entries
+        for record in list_records():
+            if record.is_encoder and record.base in self._entries:
+                yield record.name
+
+    def _pretrained(self, record: PretrainedRecord) -> EncoderEntry:
+        source = WeightsSource(record.file.name, record.sha256, record.size, licence=record.licence)
+        return replace(self._entries[record.base], name=record.name, weights=source, description=record.description)
+
+
+ENCODERS = EncoderCatalogue("encoder")
 
 
 def register_encoder(entry: EncoderEntry) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
@@ -124,7 +126,7 @@ def load_encoder(
     network = _build(entry, input_size, state, path)
     decoder = {key: value.float() for key, value in state.items() if key.startswith(DECODER)}
     encoder = Encoder(entry, network, input_size, precision, weights_sha256(name, weights), decoder)
-    log.debug("%s: %s at %d px in %s on %s", name, path, input_size, precision, device)
+    log.debug("encoder %s: read %s; %d px, %s on %s", name, path, input_size, precision, device)
     return encoder.to(device)
 
 
@@ -140,14 +142,15 @@ def supports_bfloat16(device: str | torch.device) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return the state dict of a checkpoint in SAM's layout; nothing but tensors is unpickled.
+    """Return the state dict of a checkpoint in SAM's layout, of torch or of safetensors; only tensors are unpickled.
 
     Raises:
         WeightsError: the file is damaged or holds something else.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        safe = path.suffix == ".safetensors"
+        content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a checkpoint of torch, or a damaged one. Get the file again.") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -155,6 +158,24 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not any(str(key).startswith(IMAGE_ENCODER) for key in content):
         raise WeightsError(f"{path}: no weights named {IMAGE_ENCODER}*, as in SAM's checkpoints. Give another file.")
     return dict(content)
+
+
+def changed_checkpoint(encoder: Encoder, checkpoint: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the checkpoint that an encoder was loaded from, with the weights that its network has by now.
+
+    What has another shape in the network, such as positions that were fitted to the input size, stays as it was. A
+    network that is not laid out as its checkpoint says by `published_weights()` what belongs there.
+
+    Raises:
+        WeightsError: the network has weights that the checkpoint has not.
+    """
+    own = getattr(encoder.network, "published_weights", encoder.network.state_dict)()
+    for name in own:
+        if IMAGE_ENCODER + name not in checkpoint:
+            raise WeightsError(f"{encoder.name}: {name} is not in its checkpoint, so that no other can be written.")
+    changed = {IMAGE_ENCODER + name: tensor.detach().cpu() for name, tensor in own.items()}
+    same = {key: tensor for key, tensor in changed.items() if tensor.shape == checkpoint[key].shape}
+    return {**checkpoint, **same}
 
 
 def _build(entry: EncoderEntry, input_size: int, state: Mapping[str, Tensor], path: Path | None) -> nn.Module:

@@ -25,6 +25,7 @@ DEPTHS = (2, 2, 6, 2)
 WINDOWS = (0, 7, 14, 7)  # tokens a side; the first stage is convolutional
 STRIDES = (2, 2, 1)  # of the down-sampling after the first three stages
 HEAD_CHANNELS = 32
+NORM_EPSILON = 1e-5  # of torch's batch norms
 CLASSIFIER = ("norm_head.", "head.")  # left in MobileSAM's file from TinyViT's training on ImageNet, never used
 
 
@@ -68,6 +69,18 @@ class TinyViT(nn.Module):
             features = step(features)
         return features
 
+    def published_weights(self) -> dict[str, Tensor]:
+        """Return the state dict in the published layout, of which `fold` makes this network's (but for rounding)."""
+        state = {key: value.float() for key, value in self.state_dict().items() if not key.endswith(".c.bias")}
+        for name, module in self.named_modules():
+            if isinstance(module, ConvNorm):
+                state |= {f"{name}.bn.{key}": value for key, value in module.unfolded_norm().items()}
+            if isinstance(module, WindowAttention):
+                scale = module.query_scale().to(state[f"{name}.qkv.weight"].device)
+                state[f"{name}.qkv.weight"] = state[f"{name}.qkv.weight"] / scale.view(-1, 1)
+                state[f"{name}.qkv.bias"] = state[f"{name}.qkv.bias"] / scale.view(-1)
+        return state
+
 
 def _build_stage(index: int) -> Stage:
     width = WIDTHS[index]
@@ -106,6 +119,12 @@ class ConvNorm(nn.Sequential):
         """Fold the norm's running statistics into the convolution: the same function in one pass over the memory."""
         self.c = fuse_conv_bn_eval(self.c, self.bn)
         self.bn = nn.Identity()
+
+    def unfolded_norm(self) -> dict[str, Tensor]:
+        """Return a norm which, behind the folded convolution without its bias, is the same function."""
+        bias = cast(Tensor, self.c.bias).float()
+        ones, variance = torch.ones_like(bias), torch.full_like(bias, 1 - NORM_EPSILON)
+        return {"weight": ones, "bias": bias, "running_mean": 0 * bias, "running_var": variance}
 
     def gelu(self, features: Tensor) -> Tensor:
         """Return GELU of the folded convolution."""
@@ -209,11 +228,16 @@ class WindowAttention(nn.Module):
 
     def fold(self) -> None:
         """Scale the queries in their projection, and spread the biases over pairs of tokens, once for all passes."""
-        scale = torch.ones(self.heads, 3, HEAD_CHANNELS)
-        scale[:, 0] = HEAD_CHANNELS**-0.5
+        scale = self.query_scale()
         self.qkv.weight.mul_(scale.view(-1, 1))
         self.qkv.bias.mul_(scale.view(-1))
         self.spread_biases()
+
+    def query_scale(self) -> Tensor:
+        """Return the factors of the channels (heads, 3, 32) of query, key and value that `fold` puts into `qkv`."""
+        scale = torch.ones(self.heads, 3, HEAD_CHANNELS)
+        scale[:, 0] = HEAD_CHANNELS**-0.5
+        return scale
 
     def spread_biases(self) -> None:
         """Take over changed biases."""

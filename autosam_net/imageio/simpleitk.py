@@ -10,7 +10,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,6 +180,8 @@ def _nifti_bytes(header: bytes) -> int:
     dimensions = struct.unpack_from(order + "8h", header, 40)
     bits = struct.unpack_from(order + "h", header, 72)[0]
     offset = struct.unpack_from(order + "f", header, 108)[0]
+    if not 0 <= offset < inf:
+        raise EOFError(f"by the header its voxels begin at byte {offset:g}")
     return int(offset) + prod(dimensions[1 : dimensions[0] + 1]) * bits // 8
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from autosam_net.files import atomic_file
 from autosam_net.inference.best import BEST_FILE, Best, candidate_name, model_checksums, plan_digest
 from autosam_net.inference.compare import Comparison, measure, plan_comparison, predict_held_out
 from autosam_net.jsonio import sealed, write_json
-from autosam_net.paths import Folders, find_folders
+from autosam_net.paths import Folders, find_folders, root_flag
 
 INSTRUCTIONS_FILE = "inference_instructions.txt"
 
@@ -143,7 +141,7 @@ def _reason_for_nested(choice: Choice, nested: NestedEstimate | None) -> str:
 def instructions(best: Best, plan: Plan, folders: Folders) -> str:
     """Return the text of inference_instructions.txt: the choice, figures, reasons, commands, and missing folds."""
     identifier = int(best.dataset[7:10])
-    root = _root_flag(folders)
+    root = root_flag(folders)
     names = " ".join(best.choice.configurations)
     by_plan = f"\nin all candidates, by the plan: only the largest component of {', '.join(plan.keep_largest)}"
     parts = [
@@ -190,10 +188,3 @@ def _missing(best: Best, plan: Plan, root: str) -> str:
             lines.append(f"    {name}: {' '.join(folds)}")
     again = f"    autosam_find_best_configuration {identifier} -c {' '.join(best.plans)}{root}"
     return "\n".join([*lines, "Then compare again:", again])
-
-
-def _root_flag(folders: Folders) -> str:
-    """Return the --root that these folders need in a command, if any."""
-    root: Path = folders.results.parent
-    needed = folders != find_folders() and folders == find_folders(root)
-    return f" --root {shlex.quote(str(root))}" if needed else ""

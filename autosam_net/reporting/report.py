@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from autosam_net.data.dataset import CaseFiles, DatasetSpec, training_cases
 from autosam_net.data.decisions import decisions
@@ -25,6 +25,7 @@ from autosam_net.data.plan import Plan, load_plan
 from autosam_net.data.splits import Split, load_splits
 from autosam_net.embedding.cache import CacheUse, cache_use
 from autosam_net.errors import DatasetError, ImageFileError, ModelError
+from autosam_net.evaluation.expected_dice import Judgement, read_expected_dice
 from autosam_net.evaluation.interval import Interval
 from autosam_net.files import atomic_file
 from autosam_net.inference.best import Best, read_best
@@ -70,7 +71,7 @@ def write_report(dataset: DatasetSpec, output: Path, folders: Folders, names: Se
 
     Raises:
         DatasetError: a table of validated cases is damaged.
-        ModelError: there is no run of such a name.
+        ModelError: there is no run of such a name, or what a run learnt of its Dice is damaged.
         PlanError: the data set has not been planned, or a file of a run is damaged.
     """
     preprocessed = folders.preprocessed / dataset.name
@@ -93,7 +94,7 @@ def _render(contents: Mapping[str, Any]) -> str:
 
     loader = jinja2.PackageLoader("autosam_net.reporting")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"figure": _figure, "interval": _interval}
+    environment.filters |= {"figure": _figure, "interval": _interval, "breakable": _breakable}
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # classes keep their order
     script, style = (loader.get_source(environment, name)[0] for name in ("report.js", "report.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -121,6 +122,7 @@ def _contents(sources: _Sources) -> dict[str, Any]:
         "chosen": chosen,
         "remarks": [*remark, *_remarks(sources, results)],
         "failures": failures,
+        "flagging": _flagging(best),
         "below": sum(failure.dice < ACCEPTABLE for failure in failures),
         "acceptable": ACCEPTABLE,
         "metrics": METRICS,
@@ -146,6 +148,12 @@ def _chosen(sources: _Sources) -> tuple[Best | None, list[str]]:
         return read_best(sources.results), []
     except ModelError as error:
         return None, [str(error)]
+
+
+def _flagging(best: Result | None) -> Judgement | None:
+    """Return how well the expected Dice tells bad cases of a run from good ones without a reference, where learnt."""
+    learnt = None if best is None else read_expected_dice(best.run.model.path)
+    return None if learnt is None or not learnt.judgement.bad else learnt.judgement
 
 
 def _remarks(sources: _Sources, results: Sequence[Result]) -> list[str]:
@@ -299,6 +307,11 @@ def _figure(value: float | None, metric: str = "Dice") -> str:
     if value is None:
         return "–"
     return f"{value:.2f}" if metric in ("HD95", "ASSD") else f"{value:.3f}"
+
+
+def _breakable(name: str) -> Markup:
+    """Return the name of a run, in which lines may break between words."""
+    return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _interval(interval: Interval, metric: str = "Dice") -> str:

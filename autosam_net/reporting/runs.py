@@ -139,6 +139,7 @@ def command_of(run: RunRecord, fold: FoldRecord, identifier: int) -> tuple[str, 
         ("--max-minutes", settings.max_minutes),
     ):
         words += [] if value is None else [flag, f"{value:g}"]
+    words += [] if settings.pretrained is None else ["--pretrained", settings.pretrained]
     words += [] if settings.tuning is None else ["--tune", settings.tune]
     words += [] if settings.prompts is None else ["--prompts", settings.prompts]
     switches = {"--unlabelled": settings.unlabelled, "--from-head": settings.from_head}

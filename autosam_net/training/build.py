@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from autosam_net.data.plan import Encoding, Plan, Tuning
 from autosam_net.embedding.embed import EncoderSource, encode_inputs
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder
+from autosam_net.encoders.pretrained import PretrainedRecord
 from autosam_net.encoders.split import keep_upper
 from autosam_net.encoders.tuning import load_learnt, tune_encoder, tune_head
+from autosam_net.encoders.weights import file_sha256
+from autosam_net.errors import WeightsError
 from autosam_net.heads.head import HeadShape, build_head
 
 
@@ -20,6 +24,23 @@ def head_shape(plan: Plan) -> HeadShape:
     """Return what a head of this plan takes and gives."""
     entry, encoding = ENCODERS.get(plan.encoding.encoder), plan.encoding
     return HeadShape(plan.label_set.outputs, entry.channels, entry.stride, encoding.input_size, encoding.pixel_channels)
+
+
+def begin_with(head: nn.Module, record: PretrainedRecord) -> None:
+    """Put pretrained weights into a head; what they do not name stays as it is.
+
+    Raises:
+        WeightsError: they are missing, not those of the record, or of another shape.
+    """
+    file = record.file
+    if not file.is_file() or file_sha256(file) != record.sha256:
+        raise WeightsError(f"{file}: missing, or not what its record says. Make it again with autosam_pretrain.")
+    try:
+        unknown = head.load_state_dict(load_file(file), strict=False).unexpected_keys
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{file}: of a head with other settings ({reason}). Pretrain this one.") from error
+    assert not unknown, "a part of a head has the head's names"
 
 
 class TunedModel(nn.Module):

@@ -81,12 +81,8 @@ def unlabelled_part(
     whole = training_split(dataset, fold, replace(options, labelled=None), folders).train
     split = training_split(dataset, fold, options, folders)
     labelled, groups = set(split.train), patients_of(dataset, folders)
-    of_scans = _patients_of_scans(dataset, groups)
-    held_out = {groups[case] for case in split.val}
-    scans = tuple(scan for scan, patient in of_scans.items() if patient not in held_out)
-    if len(scans) < len(of_scans):
-        log.info("%d scans in imagesUn are left out: the fold holds out their patients", len(of_scans) - len(scans))
-    cases = tuple(case for case in whole if case not in labelled) + scans
+    of_scans = scans_to_learn_from(dataset, split, groups, [scan.name for scan in unlabelled_scans(dataset)])
+    cases = tuple(case for case in whole if case not in labelled) + tuple(of_scans)
     if not cases:
         raise UsageError(
             "--unlabelled: all patients of this fold are labelled, and there is no scan in imagesUn. Put scans there, "
@@ -121,10 +117,22 @@ def choose_unlabelled(
     return tuple(sorted(queue[: max(1, int((spent <= budget).sum()))]))
 
 
-def _patients_of_scans(dataset: DatasetSpec, groups: Mapping[str, str]) -> dict[str, str]:
-    """Return scan in imagesUn -> patient, by its name; `groups` are those of the labelled cases."""
-    names = [scan.name for scan in unlabelled_scans(dataset)]
-    return group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(groups)))
+def scans_to_learn_from(
+    dataset: DatasetSpec, split: Split, groups: Mapping[str, str], names: Sequence[str], place: str = "imagesUn"
+) -> dict[str, str]:
+    """Return scan -> patient, by its name, of the scans without labels whose patients the fold does not hold out.
+
+    Args:
+        groups: case -> patient of the labelled cases.
+        names: of the scans in `place`.
+    """
+    patients = group_cases(names, dataset.group_pattern or detect_group_pattern(sorted(groups)))
+    held_out = {groups[case] for case in split.val}
+    allowed = {scan: patient for scan, patient in patients.items() if patient not in held_out}
+    if len(allowed) < len(patients):
+        left_out = len(patients) - len(allowed)
+        log.info("%d scans in %s are left out: the fold holds out their patients", left_out, place)
+    return allowed
 
 
 def patients_of(dataset: DatasetSpec, folders: Folders) -> Mapping[str, str]:

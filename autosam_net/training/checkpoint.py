@@ -144,6 +144,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         content = None
     if not isinstance(content, dict):
         raise ModelError(f"{path}: not written by this version of autosam_net. Train this fold again with --overwrite.")
+    log.debug("read: %s", path)
     checksum = content.pop(CHECKSUM, None)
     if checksum is None and SEALED not in metadata:
         log.warning("%s: of an earlier version, without a checksum; it is used as it is", path)

@@ -39,6 +39,7 @@ class TrainingOptions:
         overwrite: throw an earlier training away.
         tune: of `STRATEGIES`, what learns and how; other than `head` in place of the configuration's own tuning.
         from_head: begin with the head of the same training without tuning.
+        pretrained: name of a part of a head that `autosam_pretrain` made, to begin with.
         last_blocks: with an encoder that learns by updates or adapters, the number of its last attention blocks that
             do; what lies below is cached.
         anyway: tune the encoder of a trained head without a trial whether it helps.
@@ -57,6 +58,7 @@ class TrainingOptions:
     overwrite: bool = False
     tune: str = "head"
     from_head: bool = False
+    pretrained: str | None = None
     last_blocks: int | None = None
     anyway: bool = False
     trial: bool = False
@@ -90,7 +92,8 @@ class TrainingOptions:
         """Return the folder's name: `vit`, `vit_seed1`, `vit_labelled1_seed0`, each perhaps with `_unlabelled`.
 
         Tuned runs are `vit_head-lora` or `vit_encoder-lora`, perhaps with `_last2` and `_from-head`, before all that;
-        and runs with another kind of prompt than the configuration's `prompted_point`.
+        runs with another kind of prompt than the configuration's `prompted_point`; a U-Net that begins with a
+        pretrained part `unet_from-unet_027_fold0`.
         """
         if self.prompt_kind is not None:
             configuration += f"_{self.prompts}"
@@ -100,6 +103,8 @@ class TrainingOptions:
                 "" if self.last_blocks is None else f"_last{self.last_blocks}"
             )
             configuration += "_from-head" if self.from_head else ""
+        if self.pretrained is not None:
+            configuration += f"_from-{self.pretrained}"
         labelled = "" if self.labelled is None else f"_labelled{self.labelled}"
         seed = f"_seed{self.seed}" if labelled or self.seed else ""
         return configuration + labelled + seed + ("_unlabelled" if self.unlabelled else "")

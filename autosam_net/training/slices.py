@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from autosam_net.parallel import WHOLE, Part, progress
 from autosam_net.preprocessing.preprocess import load_case, map_case
 from autosam_net.preprocessing.slices import TileGrid, label_inputs, rgb_inputs, tile_grid
 from autosam_net.training.batches import Batch, cut, label_tensor
-from autosam_net.training.sampling import FOREGROUND_SHARE, BalancedDraw
+from autosam_net.training.sampling import FOREGROUND_SHARE, SEEDS, BalancedDraw
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,69 @@ class _Input:
     folder: Path
     grid: TileGrid
     index: int
+
+
+def _inputs(folders: Sequence[Path], encoding: Encoding, title: str) -> Iterator[tuple[PreprocessedCase, _Input]]:
+    """Yield all encoder inputs of preprocessed cases, which are verified.
+
+    Raises:
+        PlanError: a case is not preprocessed, or damaged.
+    """
+    for folder in progress(folders, title, len(folders), name=lambda folder: folder.name):
+        case = load_case(folder)
+        grid = tile_grid(case.properties.shape[1:], encoding)
+        for index in range(case.properties.shape[0] * len(grid.origins)):
+            yield case, _Input(folder, grid, index)
+
+
+def _image(case: PreprocessedCase, chosen: _Input, encoding: Encoding) -> NDArray[np.float32]:
+    return rgb_inputs(case.image, chosen.grid, encoding.rgb, [chosen.index])[0]
+
+
+class UnlabelledSlices:
+    """Random augmented encoder inputs without labels; only the drawn slices are read, and no file stays open."""
+
+    def __init__(self, folders: Mapping[Path, str], encoding: Encoding) -> None:
+        """Verify the cases.
+
+        Args:
+            folders: of preprocessed cases -> the patient of each.
+
+        Raises:
+            PlanError: a case is not preprocessed, or damaged.
+        """
+        self.encoding = encoding
+        self.inputs = [one for _, one in _inputs(list(folders), encoding, "verify cases")]
+        self.of_patient: dict[str, list[int]] = {}
+        for number, one in enumerate(self.inputs):
+            self.of_patient.setdefault(folders[one.folder], []).append(number)
+
+    def draw(self, rng: np.random.Generator, size: int) -> torch.Tensor:
+        """Return images `(size, 3, S, S)` float32 in [0, 1], every input of all cases as likely as any other."""
+        return self._views(rng, rng.integers(len(self.inputs), size=size).tolist())
+
+    def draw_pairs(self, rng: np.random.Generator, size: int) -> torch.Tensor:
+        """Return two views of each of `size` inputs, `(2 * size, 3, S, S)`: the first of all, then the second of all.
+
+        They are of different patients where there are enough, since neighbouring slices show the same.
+        """
+        patients = sorted(self.of_patient)
+        if size > len(patients):
+            numbers = rng.choice(len(self.inputs), size, replace=False).tolist()
+        else:
+            drawn = rng.choice(len(patients), size, replace=False)
+            numbers = [int(rng.choice(self.of_patient[patients[patient]])) for patient in drawn]
+        return self._views(rng, [*numbers, *numbers])
+
+    def _views(self, rng: np.random.Generator, numbers: Sequence[int]) -> torch.Tensor:
+        seeds = rng.integers(SEEDS, size=len(numbers)).tolist()
+        views = [self._view(self.inputs[number], seed) for number, seed in zip(numbers, seeds, strict=True)]
+        return torch.from_numpy(np.stack(views))
+
+    def _view(self, chosen: _Input, seed: int) -> NDArray[np.float32]:
+        image = _image(map_case(chosen.folder), chosen, self.encoding)
+        no_labels = np.zeros(image.shape[1:], np.uint8)
+        return draw_view(image, no_labels, seed, self.encoding.rotation)[0]
 
 
 class FreshSlices:
@@ -48,12 +111,9 @@ class FreshSlices:
         self.encoding, self.outside = encoding, labels.ignore or 0
         self.inputs: list[_Input] = []
         present: list[tuple[int, ...]] = []
-        for folder in progress(folders, "read labels", len(folders), name=lambda folder: folder.name):
-            case = load_case(folder)
-            grid = tile_grid(case.properties.shape[1:], encoding)
-            for index in range(case.properties.shape[0] * len(grid.origins)):
-                self.inputs.append(_Input(folder, grid, index))
-                present.append(tuple(np.unique(self._labels(case, grid, index)).tolist()))
+        for case, one in _inputs(folders, encoding, "read labels"):
+            self.inputs.append(one)
+            present.append(tuple(np.unique(self._labels(case, one.grid, one.index)).tolist()))
         self.rows = BalancedDraw(present, labels)
 
     def draw(self, rng: np.random.Generator, size: int, share: Part = WHOLE) -> Batch:
@@ -64,7 +124,7 @@ class FreshSlices:
 
     def _view(self, chosen: _Input, seed: int) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         case = map_case(chosen.folder)
-        image = rgb_inputs(case.image, chosen.grid, self.encoding.rgb, [chosen.index])[0]
+        image = _image(case, chosen, self.encoding)
         return draw_view(image, self._labels(case, chosen.grid, chosen.index), seed, self.encoding.rotation)
 
     def _labels(self, case: PreprocessedCase, grid: TileGrid, index: int) -> NDArray[np.integer]:

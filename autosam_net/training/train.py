@@ -1,12 +1,12 @@
-"""Train a head on cached embeddings, or encoder and head on slices: one loop, read from top to bottom."""
+"""Train a head on cached embeddings, or encoder and head on slices; `loop` has the loop."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,33 +20,30 @@ from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import Split
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
+from autosam_net.encoders.pretrained import PretrainedRecord, find_head, seen_among
 from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
-from autosam_net.errors import ModelError
 from autosam_net.files import alone, sha256_of_files
-from autosam_net.jsonio import sealed, to_json, write_json
-from autosam_net.parallel import WHOLE, Part, available_cores, progress
+from autosam_net.jsonio import canonical, sealed, to_json, write_json
+from autosam_net.parallel import WHOLE, Part, available_cores
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
-from autosam_net.training.ahead import drawn_ahead
 from autosam_net.training.batches import Batch, BatchSource, CachedBatches, PromptedBatches
-from autosam_net.training.build import base_encoder, build_model, head_shape
+from autosam_net.training.build import base_encoder, begin_with, build_model, head_shape
 from autosam_net.training.cases import count_patients, records_of, training_split
 from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.checkpoint import (
     TrainingState,
     load_tensors,
     restore_checkpoint,
-    save_checkpoint,
     save_tensors,
     tensors_sha256,
 )
-from autosam_net.training.curves import write_log
+from autosam_net.training.loop import Course, learning_rate, optimize
 from autosam_net.training.losses import SegmentationLoss, foreground_dice
 from autosam_net.training.manifest import run_facts
 from autosam_net.training.run import ModelFolder, TrainingOptions, prepare_fold
-from autosam_net.training.signals import StopRequest
 from autosam_net.training.slices import FreshSlices, cut_batch
 from autosam_net.training.team import Team, this_team
 from autosam_net.training.unlabelled import (
@@ -59,7 +56,6 @@ from autosam_net.training.unlabelled import (
 )
 
 log = logging.getLogger(__name__)
-WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
 TUNED_WARM_UP, TUNED_POWER = 200, 0.9  # of pretrained parts, as published (Gu et al., arXiv 2404.09957)
 MODEL_VERSION = 2
 
@@ -87,6 +83,11 @@ class _Run:
     team: Team
 
     @property
+    def pretrained(self) -> PretrainedRecord | None:
+        """Return the part of a head that training begins with, if any; a head that was trained already has it."""
+        return None if self.start is not None else _pretrained(self.settings, self.options)
+
+    @property
     def mixed_precision(self) -> bool:
         return self.source.precision == "bfloat16"
 
@@ -103,8 +104,17 @@ class _Run:
         return 0 if on_cpu or not self.fresh_views else max(1, available_cores() // self.team.share.count)
 
     @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+    def course(self) -> Course:
+        return Course(
+            folder=self.folder,
+            digest=self.digest,
+            iterations=self.settings.iterations,
+            rate=self.rate,
+            deadline=self.deadline,
+            cure="Lower learning_rate of this configuration in plan.json, and begin anew with --overwrite.",
+            drawing_processes=self.drawing_processes,
+            team=self.team,
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -143,10 +153,9 @@ def train_head(
     Raises:
         BusyError: another process is training this fold.
         ModelError: the plan does not fit the other folds or the checkpoint, or the loss is no number.
-        PlanError: the configuration is not in the plan, a case is not preprocessed, or another training of
-            this fold was finished before.
-        UsageError: there is no such fold, or not so many patients, or the options contradict each other.
-        WeightsError: the encoder's weights are missing.
+        PlanError: no such configuration, a case is not preprocessed, or another training of this fold has finished.
+        UsageError: no such fold or pretrained part, not so many patients, or the options contradict each other.
+        WeightsError: the encoder's weights are missing, or a pretrained network does not fit.
     """
     begin, team = time.monotonic(), this_team()
     options, folders = options or TrainingOptions(), folders or find_folders()
@@ -157,6 +166,7 @@ def train_head(
     check_tuning(settings.tuning, settings.head, f"{configuration}: tuning")
     plan.largest_only()  # names a class that does not exist before hours of training
     split = training_split(dataset, str(fold), options, folders)
+    _check_pretrained(dataset, split, plan, settings, options)
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
@@ -192,14 +202,17 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         batches = PromptedBatches(batches, plan.label_set, prompts)
     more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
-    epochs = run.settings.epochs_for(inputs, count_patients(split, dataset, folders))
+    patients = count_patients(split, dataset, folders)
+    epochs = run.settings.epochs_for(inputs, patients)
+    log.debug("%d encoder inputs of %d patients: %d epochs by the plan", inputs, patients, epochs)
     state = _initial_state(run, options.epochs or epochs)
-    if run.checkpoint.exists():
-        restore_checkpoint(run.checkpoint, state, run.digest)
+    if (checkpoint := run.course.checkpoint).exists():
+        restore_checkpoint(checkpoint, state, run.digest)
         state.epochs = options.epochs or state.epochs
         log.info("going on after iteration %d", state.iteration)
     if not team.leads:  # dropout of its own; the first process's is that of a process alone
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
+    log.debug("%s", canonical(run.settings))
     for part, count in count_parameters(state.model).items():
         log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
     _optimize(run, state, batches, more)
@@ -207,6 +220,25 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         write_json(run.folder / "run.json", sealed(_manifest(run, split, views, state, encoded - begin)))
         _save_model(run, state)
     team.wait()
+
+
+def _pretrained(settings: Configuration, options: TrainingOptions) -> PretrainedRecord | None:
+    return None if options.pretrained is None else find_head(options.pretrained, settings.head)
+
+
+def _check_pretrained(
+    dataset: DatasetSpec, split: Split, plan: Plan, settings: Configuration, options: TrainingOptions
+) -> None:
+    """Refuse a pretrained part that does not fit, and say so where the fold holds out what a network has seen."""
+    part = _pretrained(settings, options)
+    network = plan.encoding.encoder if part is None else part.name
+    seen = [] if options.trial else seen_among(network, dataset.name, split.val)  # a trial is on training patients
+    if seen:
+        log.warning(
+            "%s was pretrained on the images of %d of the %d cases that this fold holds out: its figures flatter. "
+            "Pretrain with --fold for this fold.",
+            *(network, len(seen), len(split.val)),
+        )
 
 
 def _fresh_slices(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders) -> FreshSlices:
@@ -253,8 +285,9 @@ def _digest(
     contents = [record.key for record in records]
     files = [] if start is None else [start, *([] if lessons is None else map(lessons.file, lessons.cases))]
     taught = sha256_of_files(files) if files else None
-    fresh = ["fresh views"] if options.fresh_views else []
-    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught, *fresh)
+    pretrained = _pretrained(settings, options)
+    more = [*(["fresh views"] if options.fresh_views else []), *([] if pretrained is None else [pretrained.sha256])]
+    return settings_digest(encoding, recipe, weights, labels, options.seed, contents, taught, *more)
 
 
 def _training(digest: str, settings: Configuration, options: TrainingOptions) -> str:
@@ -263,42 +296,31 @@ def _training(digest: str, settings: Configuration, options: TrainingOptions) ->
 
 
 def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled: BatchSource | None) -> None:
-    settings, device = run.settings, torch.device(run.options.device)
+    settings, device, team = run.settings, torch.device(run.options.device), run.team
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
     channels = head_shape(run.plan).channels
     lesson = partial(unlabelled_loss, mixed_precision=run.mixed_precision, channels=channels)
-    team, model = run.team, run.team.wrapped(state.model.train())
     draw = partial(_draw, batches, unlabelled, run.options.seed, settings.batch_size, team.share)
-    clock = time.monotonic()
-    with StopRequest() as stop, closing(drawn_ahead(draw, state.iteration, run.drawing_processes)) as drawn:
-        for _ in _iterations_left(state, settings.iterations):
-            rate = run.rate(state.iteration, state.epochs)
-            batch, taught, rng = next(drawn)
-            if run.fresh_views:
-                batch = _encoded(run, batch, rng)  # unchanged, if the model encodes them itself
-            *inputs, labels = (part.to(device) for part in batch)
-            with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
-                logits = model(*inputs)
-            logits, labels = team.gathered(logits), team.gathered(labels)
-            loss = loss_function(logits, labels)
-            if taught is not None:
-                seen, guessed = (part.to(device) for part in taught)
-                more = lesson(state.model, seen, guessed, loss_function, rng)
-                loss = loss + more / team.share.count  # of the same whole batch in every process
-            _step(state, team.scaled(loss), rate)
-            _account(
-                state, loss.item(), foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
-            )
-            clock, before = time.monotonic(), clock  # what saving an epoch took counts for the next
-            state.seconds += clock - before
-            if state.iteration % settings.iterations == 0:
-                _finish_epoch(run, state, rate)
-            stop.signal_number = team.agreed(stop.signal_number or 0, max) or None  # they stop after the same iteration
-            if stop.signal_number is not None:
-                _save_checkpoint(run, state)
-                log.warning("%s: saved after iteration %d; the same command goes on", run.folder, state.iteration)
-                stop.raise_if_requested()
-        stop.raise_if_requested()  # between the last iteration and here
+
+    def learn(
+        model: nn.Module, drawn: tuple[Batch, Batch | None, np.random.Generator]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        batch, taught, rng = drawn
+        if run.fresh_views:
+            batch = _encoded(run, batch, rng)  # unchanged, if the model encodes them itself
+        *inputs, labels = (part.to(device) for part in batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=run.mixed_precision):
+            logits = model(*inputs)
+        logits, labels = team.gathered(logits), team.gathered(labels)
+        loss = loss_function(logits, labels)
+        if taught is not None:
+            seen, guessed = (part.to(device) for part in taught)
+            more = lesson(state.model, seen, guessed, loss_function, rng)
+            loss = loss + more / team.share.count  # of the same whole batch in every process
+        dice = foreground_dice(logits, labels, loss_function.members, loss_function.exclusive)
+        return loss, {"batch_dice": dice}
+
+    optimize(run.course, state, draw, learn)
 
 
 def _draw(
@@ -317,19 +339,6 @@ def _encoded(run: _Run, batch: Batch, rng: np.random.Generator) -> Batch:
     return (embeddings, *prompts, labels)
 
 
-def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:
-    """Count the iterations up to the end of the last epoch, which a time limit may move, behind a bar an epoch."""
-    while state.iteration < state.epochs * length:
-        left = length - state.iteration % length
-        title = f"epoch {state.iteration // length + 1}/{state.epochs}"
-        yield from progress([None] * left, title, left, "iteration", brief=True)
-
-
-def learning_rate(iteration: int, total: int, highest: float) -> float:
-    """Return the rate of an iteration: linear warm-up, then half a cosine down to zero."""
-    return highest * min(1.0, (iteration + 1) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * iteration / total))
-
-
 def poly_rate(iteration: int, total: int, highest: float) -> float:
     """Return the rate of an iteration while pretrained parts learn: linear warm-up, then down to zero as published.
 
@@ -341,58 +350,13 @@ def poly_rate(iteration: int, total: int, highest: float) -> float:
     return highest * (1.0 - (iteration - warm_up) / (total - warm_up)) ** TUNED_POWER
 
 
-def _step(state: TrainingState, loss: torch.Tensor, rate: float) -> None:
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    state.optimizer.step()
-    state.iteration += 1
-
-
-def _account(state: TrainingState, loss: float, dice: float) -> None:
-    for name, value in (("loss", loss), ("batch_dice", dice), ("iterations", 1.0)):
-        state.sums[name] = state.sums.get(name, 0.0) + value
-
-
-def _finish_epoch(run: _Run, state: TrainingState, rate: float) -> None:
-    done = state.iteration // run.settings.iterations
-    spent = state.seconds - sum(row["seconds"] for row in state.log)
-    count = state.sums["iterations"]
-    row = {"epoch": done, "iteration": state.iteration, "learning_rate": rate, "seconds": spent}
-    row |= {name: state.sums[name] / count for name in ("loss", "batch_dice")}
-    if not math.isfinite(row["loss"]):
-        raise ModelError(
-            f"{run.folder}: the loss is {row['loss']} in epoch {done}. Lower learning_rate of this configuration in "
-            "plan.json, and begin anew with --overwrite."
-        )
-    state.log.append({name: round(value, 6) for name, value in row.items()})
-    state.sums.clear()
-    if run.deadline < math.inf:
-        affordable = run.team.agreed(done + max(0, int((run.deadline - time.monotonic()) / spent)), min)
-        if affordable < state.epochs:
-            log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
-            state.epochs = affordable
-    if run.team.leads:
-        write_log(run.folder, state.log)
-    _save_checkpoint(run, state)  # last: what is written before is written again after a kill
-    log.info(
-        "epoch %d/%d: loss %.3f, Dice on batches %.3f, %.0f s (%.0f s left)",
-        *(done, state.epochs, row["loss"], row["batch_dice"], spent, spent * (state.epochs - done)),
-    )
-
-
-def _save_checkpoint(run: _Run, state: TrainingState) -> None:
-    if run.team.leads:
-        save_checkpoint(run.checkpoint, state, run.digest)
-
-
 def _initial_state(run: _Run, epochs: int) -> TrainingState:
     torch.manual_seed(run.options.seed)
     settings, start = run.settings, None if run.start is None else load_tensors(run.start)[0]
     encoder = base_encoder(run.plan, run.source)
     model = build_model(run.plan, settings.head, settings.settings, settings.tuning, encoder, start)
+    if (pretrained := run.pretrained) is not None:
+        begin_with(model, pretrained)
     optimizer = torch.optim.AdamW(_parameter_groups(run, model))
     return TrainingState(model, optimizer, iteration=0, epochs=epochs, log=[], seconds=0.0, sums={})
 
@@ -460,6 +424,7 @@ def _manifest(run: _Run, split: Split, views: int, state: TrainingState, encodin
         "options": to_json(run.options),
         "settings": to_json(run.settings),
         **_encoder_facts(run.plan),
+        **({} if (part := run.pretrained) is None else {"pretrained": {"name": part.name, "sha256": part.sha256}}),
         "parameters": count_parameters(state.model),
         "precision": run.source.precision,
         "processes": run.team.share.count,

@@ -7,14 +7,26 @@ import errno
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from autosam_net import parallel
-from autosam_net.commands.cli import add_parts, add_resources, log, new_parser, part_of, run
+from autosam_net.commands.cli import (
+    add_parts,
+    add_resources,
+    folders_of,
+    load_libraries,
+    log,
+    new_parser,
+    part_of,
+    run,
+)
 from autosam_net.errors import DatasetError
+from autosam_net.jsonio import write_json
 
 
 def run_command(main: Callable[[argparse.Namespace], None]) -> int:
@@ -101,6 +113,33 @@ def test_quiet_leaves_progress_and_notices_out(
     output = capsys.readouterr()
     assert output.out == "the result\n"
     assert ("predict" in output.err) == said
+
+
+@pytest.mark.usefixtures("level_restored")
+@pytest.mark.parametrize("flags", [[], ["--verbose"]])
+def test_verbose_says_what_is_done_and_where_an_error_came_from(
+    flags: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(arguments: argparse.Namespace) -> None:
+        assert list(parallel.progress([1, 2], "predict", 2)) == [1, 2]
+        write_json(folders_of(arguments).results / "run.json", {})
+        try:
+            int("x")
+        except ValueError as error:
+            raise DatasetError("case1: no number") from error
+
+    assert run(work, new_parser("for tests"), [*flags, "--root", str(tmp_path)]) == 2
+    details = ["--verbose --root", "predict: 2 of 2 cases in ", f"results: {tmp_path / 'results'} (--root)"]
+    details += [f"written: {tmp_path / 'results' / 'run.json'}", "invalid literal for int()", "Traceback"]
+    assert [detail in caplog.text for detail in details] == [bool(flags)] * len(details)
+
+
+def test_loading_libraries_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.0, 0.0))
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    load_libraries("this")
+    assert "this" in sys.modules
+    assert "load PyTorch" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -294,7 +294,7 @@ HOSTILE = [
     Hostile(
         "other weights", "Name that file with --weights", edited("manifest.json", "encoder", "sha256", value="0" * 64)
     ),
-    Hostile("unknown encoder", "unknown encoder 'evil'", edited("manifest.json", "encoder", "name", value="evil")),
+    Hostile("unknown encoder", "the encoder evil (sha256", edited("manifest.json", "encoder", "name", value="evil")),
     Hostile(
         "expected Dice is no JSON", "expected_dice.json: not valid JSON", added(f"{MODEL}/expected_dice.json", b"no")
     ),
@@ -406,7 +406,7 @@ def test_a_model_that_is_there_is_kept(
 ) -> None:
     words = [str(exported), *weights, "--root", str(tmp_path)]
     assert main(words) == 0
-    assert f"autosam_predict -d {NAME} -c linear -i INPUT -o OUTPUT" in capsys.readouterr().out
+    assert f"autosam_predict -d {NAME} -c linear -i INPUT -o OUTPUT --root {tmp_path}" in capsys.readouterr().out
     before = snapshot(tmp_path)
     assert main(words) == 0
     assert snapshot(tmp_path) == before

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autosam_net.encoders.encoder import load_encoder, read_checkpoint
+from autosam_net.encoders.encoder import changed_checkpoint, load_encoder, read_checkpoint
 from autosam_net.encoders.tiny_vit import TinyViT
 from autosam_net.encoders.weights import find_weights
 
@@ -74,3 +74,13 @@ def test_mobile_sams_layout_has_stride_sixteen(mobile_sam: Path, size: int) -> N
 def test_names_are_the_published_ones(published: dict[str, Tensor]) -> None:
     own = {f"image_encoder.{key}" for key in TinyViT(stem_stride=1).state_dict()}
     assert own == {key for key in published if key.startswith("image_encoder.")}
+
+
+def test_what_is_published_again_is_the_same_function(published: dict[str, Tensor], tmp_path: Path) -> None:
+    encoder = load_encoder("lite_medsam", 64, precision="float32")
+    torch.save(changed_checkpoint(encoder, published), tmp_path / "again.pth")
+    again = read_checkpoint(tmp_path / "again.pth")
+    assert {key: value.shape for key, value in again.items()} == {key: value.shape for key, value in published.items()}
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = load_encoder("lite_medsam", 64, tmp_path / "again.pth", precision="float32")(images)
+    assert torch.allclose(found, encoder(images), atol=1e-4)

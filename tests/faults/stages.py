@@ -68,7 +68,7 @@ def start(root: Path, command: str, fault: Fault | None = None, words: str | Non
     return process
 
 
-def finish(root: Path, process: multiprocessing.Process, seconds: float = 120) -> Outcome:
+def finish(root: Path, process: multiprocessing.Process, seconds: float = 900) -> Outcome:
     """Wait for a command; one that hangs fails the test."""
     process.join(seconds)
     if process.is_alive():

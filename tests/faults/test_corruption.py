@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import resource
 import shutil
 import signal
@@ -242,6 +243,8 @@ FIELDS = {"dim": (40, "8h"), "datatype": (70, "h"), "bitpix": (72, "h"), "pixdim
 FIELDS |= {"slope": (112, "f"), "inter": (116, "f"), "units": (123, "b"), "forms": (252, "2h"), "quatern": (256, "6f")}
 FIELDS |= {"srow": (280, "12f"), "magic": (344, "4b"), "size": (0, "i")}
 
+ANY_FLOAT = st.binary(min_size=4, max_size=4).map(lambda four: struct.unpack("<f", four)[0])
+
 
 @st.composite
 def corrupted_nifti(draw: st.DrawFn, content: bytes) -> bytes:
@@ -255,7 +258,7 @@ def corrupted_nifti(draw: st.DrawFn, content: bytes) -> bytes:
         size = struct.calcsize(letter)
         place = offset + size * draw(st.integers(0, count - 1))
         if letter == "f":
-            value: Any = draw(st.floats(width=32) | st.sampled_from([0.0, -1.0, 1e-30, 1e30, 353.0, 1e9]))
+            value: Any = draw(ANY_FLOAT | st.sampled_from([0.0, -1.0, 1e-30, 1e30, 353.0, 1e9, math.inf, math.nan]))
         else:
             bits = 8 * size - 1
             value = draw(st.integers(-(1 << bits), (1 << bits) - 1) | st.sampled_from([0, -1, 1, 2, 4, 7, 64, 127]))

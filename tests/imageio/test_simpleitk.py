@@ -1,4 +1,5 @@
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,16 @@ def image():
 def save(image, path, compress=True) -> Path:
     sitk.WriteImage(image, str(path), useCompression=compress)
     return path
+
+
+@pytest.mark.parametrize("offset", [float("inf"), float("nan"), -1e9, 1e30])
+def test_voxels_that_begin_nowhere_are_refused(tmp_path, image, offset):
+    path = save(image, tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 108, offset)
+    path.write_bytes(content)
+    with pytest.raises(ImageFileError, match=r"its voxels begin at byte|header announces"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("part", [0, 10, 0.5, -4])

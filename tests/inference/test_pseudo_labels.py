@@ -17,7 +17,7 @@ from autosam_net.errors import UsageError
 from autosam_net.inference.pseudo_labels import sure_labels
 from autosam_net.inference.validate import train_and_validate
 from autosam_net.paths import Folders
-from autosam_net.training import train
+from autosam_net.training import loop
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.unlabelled import CONFIDENCE, unknown_value
 from tests.support import Prepared
@@ -92,7 +92,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
         folder, _ = train_and_validate(prepared.dataset, prepared.plan, "cnn", "0", options, folders)
         return (folder / "model.safetensors").read_bytes()
 
-    plain_write, written = train.write_log, []
+    plain_write, written = loop.write_log, []
 
     def stop_after_three_epochs(*arguments: object) -> None:
         written.append(arguments)
@@ -101,7 +101,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
         plain_write(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "write_log", stop_after_three_epochs)
+        patch.setattr(loop, "write_log", stop_after_three_epochs)
         trained(OPTIONS)
     continued = trained(replace(OPTIONS, resume=True))
     shutil.rmtree(folders.results)

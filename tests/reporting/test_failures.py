@@ -7,9 +7,10 @@ from autosam_net.evaluation.metric_table import MetricTable
 from autosam_net.reporting.failures import _finding, _judge
 
 
-def finding(expected: float, found: float, unit: str = "mm") -> str:
+def finding(expected: float, found: float, unit: str = "mm", dice: float | None = None) -> str:
     names = ("n_ref", "volume_ref_mm3"), ("n_pred", "volume_pred_mm3")
     values = {name: np.array([[value]]) for value, pair in zip((expected, found), names, strict=True) for name in pair}
+    values["Dice"] = np.array([[2 * min(expected, found) / (expected + found) if dice is None else dice]])
     return _finding(MetricTable(("a",), ("left",), values), 0, 0, unit)
 
 
@@ -26,6 +27,14 @@ def finding(expected: float, found: float, unit: str = "mm") -> str:
 )
 def test_what_is_wrong_is_said_in_words(expected: float, found: float, words: str) -> None:
     assert finding(expected, found) == words
+
+
+@pytest.mark.parametrize(
+    ("dice", "words"),
+    [(0.0, "in the wrong place, 66.5 for 41.2 ml"), (0.5, "too large, 66.5 instead of 41.2 ml")],
+)
+def test_size_is_not_blamed_for_the_wrong_place(dice: float, words: str) -> None:
+    assert finding(41_200, 66_500, dice=dice) == words
 
 
 def test_without_spacing_pixels_are_counted() -> None:

@@ -15,6 +15,8 @@ import torch
 from autosam_net.commands.report import main
 from autosam_net.errors import PlanError
 from autosam_net.evaluation.case_table import seal_of
+from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, ExpectedDice, Judgement, Line
+from autosam_net.jsonio import sealed, write_json
 from autosam_net.reporting.report import write_report
 from autosam_net.reporting.runs import FoldRecord, RunRecord, command_of
 from autosam_net.training.run import ModelFolder, TrainingOptions
@@ -90,6 +92,18 @@ def with_copied_results(place: Prepared, root: Path) -> Prepared:
     """Return the same data set with results that a test may change."""
     shutil.copytree(place.folders.results, root / "results")
     return replace(place, folders=replace(place.folders, results=root / "results"))
+
+
+def test_it_says_how_many_bad_cases_are_flagged(trained: Prepared, tmp_path: Path) -> None:
+    place = with_copied_results(trained, tmp_path)
+    folder = place.folders.results / place.dataset.name / "linear"
+    learnt = ExpectedDice({"LV": Line(0.1, 0.5, 0.3, True)}, 0.5, 8, 8, Judgement(0.7, 0.6, 0.5, 0.1, 4, 5, 3))
+    write_json(folder / EXPECTED_DICE_FILE, sealed(learnt))
+    page = " ".join(page_of(place, tmp_path / "report.html").split())
+    assert "of the 4 worst cases 3 are flagged by their expected Dice, which flags 5 in all" in page
+    assert "its rank correlation with the true Dice is 0.70" in page
+    (folder / EXPECTED_DICE_FILE).unlink()
+    assert "Told without a reference" not in page_of(place, tmp_path / "report.html")
 
 
 def test_names_out_of_files_stay_text(trained: Prepared, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from autosam_net.inference.model import load_head
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
-from autosam_net.training import train
+from autosam_net.training import loop, train
 from autosam_net.training.cases import training_split
+from autosam_net.training.loop import learning_rate
 from autosam_net.training.run import TrainingOptions, list_models
-from autosam_net.training.train import learning_rate, train_head
+from autosam_net.training.train import train_head
 from tests.support import TINY, Prepared, copied, with_unet
 
 
@@ -107,17 +108,17 @@ def test_an_interrupted_training_continues_to_the_same_bytes(
 ) -> None:
     undisturbed = weights(train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders))
     shutil.rmtree(folders.results)
-    plain_step = train._step
+    plain_step = loop.step
 
     def step_and_signal(state, loss, rate):
         plain_step(state, loss, rate)
         if state.iteration == stop_at:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(train, "_step", step_and_signal)
+    monkeypatch.setattr(loop, "step", step_and_signal)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
-    monkeypatch.setattr(train, "_step", plain_step)
+    monkeypatch.setattr(loop, "step", plain_step)
     folder = folders.results / prepared.dataset.name / "cnn" / "fold_0"
     assert (folder / "checkpoint.safetensors").exists() and not (folder / "model.safetensors").exists()
     train_head(prepared.dataset, prepared.plan, "cnn", 0, TrainingOptions(resume=True), folders)
@@ -184,14 +185,14 @@ def test_too_many_labelled_patients_and_unknown_folds_are_refused(prepared: Prep
 def unfinished(prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a fold whose training was stopped after the first of two epochs."""
 
-    plain_save = train.save_checkpoint
+    plain_save = loop.save_checkpoint
 
     def save_and_stop(*arguments: Any) -> None:
         plain_save(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_checkpoint", save_and_stop)
+        patch.setattr(loop, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
     return folders.results / prepared.dataset.name / "cnn" / "fold_0"

@@ -6,22 +6,19 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from segment_anything import sam_model_registry
-from segment_anything.build_sam import _build_sam
 from torch import nn
 
 from autosam_net.data.plan import STRATEGIES, Plan, Tuning
 from autosam_net.embedding.cache import list_entries
 from autosam_net.embedding.embed import EncoderSource
 from autosam_net.encoders.encoder import load_encoder
-from autosam_net.encoders.tiny_vit import TinyViT
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.inference.load import load_model
@@ -32,14 +29,13 @@ from autosam_net.inference.predict import slice_probabilities
 from autosam_net.inference.validate import train_and_validate
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
-from autosam_net.training import train
+from autosam_net.training import loop, train
 from autosam_net.training.cases import training_split
 from autosam_net.training.checkpoint import load_tensors
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import poly_rate, train_head
-from tests.support import TINY, Prepared, with_unet
+from tests.support import TINY, VITS, Prepared, with_unet
 
-VITS = {"vit_b": (2, 32), "medsam": (2, 32), "vit_l": (3, 48), "vit_h": (5, 64)}  # depth and width; really 12 to 32
 TINY_VIT = (128, 128, *[160] * 6, 320, 320)  # widths of its attention blocks
 PER_CLASS = 256 + 2 * (256 * 256 + 256) + 256 * 32 + 32  # parameters of a token and its hyper-network
 CLASSES = 4
@@ -66,32 +62,6 @@ def expected_of_encoder(encoder: str, method: str) -> int | None:
 def expected_of_head(method: str) -> int | None:
     added = {"lora": DECODER_LORA, "adapter": 6 * adapter(256)}
     return CLASSES * PER_CLASS + added[method] if method in added else None
-
-
-def small_sam(depth: int, width: int) -> nn.Module:
-    sam = _build_sam(width, depth, encoder_num_heads=2, encoder_global_attn_indexes=[depth - 1], checkpoint=None)
-    for parameter in sam.parameters():
-        nn.init.normal_(parameter, std=0.05)  # positions start at zero
-    return sam
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path | None]]:
-    """Return encoder -> a checkpoint in its published layout, the ViTs at reduced depth; None for LiteMedSAM's own."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    files: dict[str, Path | None] = {"lite_medsam": None}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, (depth, width) in VITS.items():
-            torch.manual_seed(depth)
-            sam = small_sam(depth, width)
-            torch.save(sam.state_dict(), folder / f"{name}.pth")
-            files[name] = folder / f"{name}.pth"
-            if name in sam_model_registry:
-                patch.setitem(sam_model_registry, name, lambda depth=depth, width=width: small_sam(depth, width))
-        state = {key: value for key, value in sam.state_dict().items() if not key.startswith("image_encoder.")}
-        state |= {f"image_encoder.{key}": value for key, value in TinyViT(stem_stride=4).state_dict().items()}
-        torch.save(state, folder / "mobile_sam.pt")
-        yield files | {"mobile_sam": folder / "mobile_sam.pt"}
 
 
 @pytest.fixture
@@ -246,7 +216,7 @@ def test_an_interrupted_tuning_continues_to_the_same_bytes(
     options = replace(WHOLE, labelled=1)
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
     undisturbed = (folder / "model.safetensors").read_bytes()
-    plain_step = train._step
+    plain_step = loop.step
 
     def step_and_signal(state, loss, rate):
         plain_step(state, loss, rate)
@@ -254,7 +224,7 @@ def test_an_interrupted_tuning_continues_to_the_same_bytes(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_step", step_and_signal)
+        patch.setattr(loop, "step", step_and_signal)
         with pytest.raises(SystemExit):
             train_head(prepared.dataset, prepared.plan, "linear", 0, replace(options, overwrite=True), folders)
     train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
