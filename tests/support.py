@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from autosam_net.data.splits import group_cases, make_splits
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.jsonio import sealed, write_json
 from autosam_net.paths import Folders, find_folders
+from autosam_net.training.cases import training_split
+from autosam_net.training.run import ModelFolder, TrainingOptions
 
 TINY = "tiny_for_tests"
 VITS = {"vit_b": (2, 32), "medsam": (2, 32), "vit_l": (3, 48), "vit_h": (5, 64)}  # depth and width; really 12 to 32
@@ -181,6 +183,49 @@ def with_unet(plan: Plan) -> Plan:
     """Return the plan with a small U-Net beside the heads."""
     unet = replace(plan.configuration("linear"), head="unet", settings={"width": 4.0}, encoder="image")
     return replace(plan, configurations={**plan.configurations, "unet": unet})
+
+
+class Recorder:
+    """Takes the place of `train_and_validate`: notes what was asked for and writes what a training leaves.
+
+    Attributes:
+        runs: configuration and options of each.
+        stop_at: how many are done when Ctrl-C comes.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], dice: Callable[[str, TrainingOptions], float]) -> None:
+        """Record nothing yet.
+
+        Args:
+            facts: that run.json tells, beside options and cases.
+            dice: of a run.
+        """
+        self.facts, self.dice = facts, dice
+        self.runs: list[tuple[str, TrainingOptions]] = []
+        self.stop_at: int | None = None
+
+    def __call__(
+        self,
+        dataset: DatasetSpec,
+        plan: Plan,
+        configuration: str,
+        fold: str,
+        options: TrainingOptions,
+        folders: Folders,
+    ) -> tuple[Path, None]:
+        if len(self.runs) == self.stop_at:
+            raise KeyboardInterrupt
+        assert options.resume and not options.overwrite
+        self.runs.append((configuration, options))
+        model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
+        folder, split = model.fold(fold), training_split(dataset, fold, options, folders)
+        write_json(model.plan_file, plan.for_configuration(configuration, options.tuning))
+        cases = {"trained_on": split.train, "held_out": split.val}
+        write_json(folder / "run.json", {**self.facts, "options": options, **cases})
+        dice = self.dice(configuration, options)
+        means = {"foreground_mean": {"Dice": dice, "HD95": 5.0}, "mean": {"1": {"Dice": dice}}}
+        write_json(folder / "validation" / "summary.json", {**means, "label_names": {"1": "RV"}})
+        return folder, None
 
 
 def write_records(dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:

@@ -207,13 +207,13 @@ def demand_planned_memory(plan: Plan, *steps: str) -> None:
 
 
 def demand_positive(arguments: argparse.Namespace, *names: str) -> None:
-    """Refuse flags that were given a number of 0 or less.
+    """Refuse flags that were given no number above 0.
 
     Raises:
         UsageError: one was.
     """
     for name in names:
-        if (value := getattr(arguments, name)) is not None and value <= 0:
+        if (value := getattr(arguments, name)) is not None and not value > 0:  # NaN is not
             raise UsageError(f"--{name.replace('_', '-')} {value}: give a number above 0")
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from autosam_net.commands.cli import add_device, add_resources, device_of, folders_of, new_parser, run
-from autosam_net.errors import UsageError
+from autosam_net.commands.cli import (
+    add_device,
+    add_resources,
+    demand_positive,
+    device_of,
+    folders_of,
+    new_parser,
+    run,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,9 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
-    for name in ("epochs", "max_minutes", "batch_size"):
-        if getattr(arguments, name) is not None and not getattr(arguments, name) > 0:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: give a number above 0")
+    demand_positive(arguments, "epochs", "max_minutes", "batch_size")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.training.check_plan import load_checked_plan
     from autosam_net.training.pretrain import PretrainingOptions, pretrain

@@ -14,10 +14,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from autosam_net.encoders.tuning import count_parameters
 from autosam_net.errors import ModelError
 from autosam_net.parallel import progress
 from autosam_net.training.ahead import drawn_ahead
-from autosam_net.training.checkpoint import TrainingState, save_checkpoint
+from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_checkpoint
 from autosam_net.training.curves import MEASURES, write_log
 from autosam_net.training.signals import StopRequest
 from autosam_net.training.team import Team
@@ -58,6 +59,17 @@ class Course:
         """Return the file of the state to go on from."""
         return self.folder / "checkpoint.safetensors"
 
+    def resume(self, state: TrainingState, epochs: int | None) -> None:
+        """Go on from the checkpoint, if there is one, up to the epoch it was made for or another that is asked for.
+
+        Raises:
+            ModelError: it is of another training, or damaged.
+        """
+        if self.checkpoint.exists():
+            restore_checkpoint(self.checkpoint, state, self.digest)
+            state.epochs = epochs or state.epochs
+            log.info("going on after iteration %d", state.iteration)
+
     def save(self, state: TrainingState) -> None:
         """Write the checkpoint, in one of several processes."""
         if self.team.leads:
@@ -73,6 +85,8 @@ def optimize(course: Course, state: TrainingState, draw: Callable[[int], Item], 
     Raises:
         ModelError: the loss is no number.
     """
+    for part, count in count_parameters(state.model).items():
+        log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
     team, model = course.team, course.team.wrapped(state.model.train())
     clock = time.monotonic()
     with StopRequest() as stop, closing(drawn_ahead(draw, state.iteration, course.drawing_processes)) as drawn:

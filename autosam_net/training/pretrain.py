@@ -37,7 +37,7 @@ from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import load_record
 from autosam_net.training.build import head_shape
 from autosam_net.training.cases import training_split
-from autosam_net.training.checkpoint import TrainingState, restore_checkpoint, save_tensors
+from autosam_net.training.checkpoint import TrainingState, save_tensors
 from autosam_net.training.contrastive import ContrastiveModel, draw_pairs, pair_loss
 from autosam_net.training.loop import Course, learning_rate, optimize
 from autosam_net.training.manifest import run_facts
@@ -283,12 +283,7 @@ def _run(task: _Task, options: PretrainingOptions, folder: Path, digest: str, de
         cure="Give a larger --batch-size, and begin anew with --overwrite.",
         drawing_processes=0 if torch.device(options.device).type == "cpu" else available_cores(),
     )
-    if course.checkpoint.exists():
-        restore_checkpoint(course.checkpoint, state, digest)
-        state.epochs = options.epochs or state.epochs
-        log.info("going on after iteration %d", state.iteration)
-    for part, count in count_parameters(task.model).items():
-        log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
+    course.resume(state, options.epochs)
     optimize(course, state, task.draw, task.learn)
     return state
 

@@ -36,7 +36,6 @@ from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.checkpoint import (
     TrainingState,
     load_tensors,
-    restore_checkpoint,
     save_tensors,
     tensors_sha256,
 )
@@ -206,15 +205,10 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     epochs = run.settings.epochs_for(inputs, patients)
     log.debug("%d encoder inputs of %d patients: %d epochs by the plan", inputs, patients, epochs)
     state = _initial_state(run, options.epochs or epochs)
-    if (checkpoint := run.course.checkpoint).exists():
-        restore_checkpoint(checkpoint, state, run.digest)
-        state.epochs = options.epochs or state.epochs
-        log.info("going on after iteration %d", state.iteration)
+    run.course.resume(state, options.epochs)
     if not team.leads:  # dropout of its own; the first process's is that of a process alone
         torch.manual_seed(hash((options.seed, state.iteration, team.share.index)))
     log.debug("%s", canonical(run.settings))
-    for part, count in count_parameters(state.model).items():
-        log.info("%s: %d of %d parameters learn", part, count["trained"], count["all"])
     _optimize(run, state, batches, more)
     if team.leads:
         write_json(run.folder / "run.json", sealed(_manifest(run, split, views, state, encoded - begin)))

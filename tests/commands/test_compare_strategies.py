@@ -11,14 +11,10 @@ import pytest
 
 from autosam_net.commands import compare_strategies
 from autosam_net.commands.compare_strategies import main
-from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import STRATEGIES, Plan, StepEstimate
+from autosam_net.data.plan import STRATEGIES, StepEstimate
 from autosam_net.inference import validate
 from autosam_net.jsonio import write_json
-from autosam_net.paths import Folders
-from autosam_net.training.cases import training_split
-from autosam_net.training.run import ModelFolder, TrainingOptions
-from tests.support import TINY, Prepared
+from tests.support import TINY, Prepared, Recorder
 
 
 @pytest.fixture
@@ -40,45 +36,15 @@ def root(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-class Recorder:
-    """Takes the place of training: notes what was asked for and writes what a training leaves."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[str, TrainingOptions]] = []
-        self.stop_at: int | None = None
-
-    def __call__(
-        self,
-        dataset: DatasetSpec,
-        plan: Plan,
-        configuration: str,
-        fold: str,
-        options: TrainingOptions,
-        folders: Folders,
-    ) -> None:
-        if len(self.runs) == self.stop_at:
-            raise KeyboardInterrupt
-        self.runs.append((configuration, options))
-        model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-        folder, split = model.fold(fold), training_split(dataset, fold, options, folders)
-        write_json(model.plan_file, plan.for_configuration(configuration, options.tuning))
-        record = {
-            "options": options,
-            "seconds": {"training": 60.0, "encoding": 0.0},
-            "iterations": 10,
-            "parameters": {"head": {"all": 9, "trained": 9}},
-            "peak_memory_mib": {"cpu": 100},
-            "trained_on": split.train,
-            "held_out": split.val,
-        }
-        write_json(folder / "run.json", record)
-        summary = {"foreground_mean": {"Dice": 0.5, "HD95": 5.0}, "mean": {}, "label_names": {}}
-        write_json(folder / "validation" / "summary.json", summary)
-
-
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder()
+    facts = {
+        "seconds": {"training": 60.0, "encoding": 0.0},
+        "iterations": 10,
+        "parameters": {"head": {"all": 9, "trained": 9}},
+        "peak_memory_mib": {"cpu": 100},
+    }
+    recorder = Recorder(facts, lambda configuration, options: 0.5)
     monkeypatch.setattr(validate, "train_and_validate", recorder)
     return recorder
 

@@ -13,17 +13,12 @@ import pytest
 
 from autosam_net.commands.label_efficiency import main
 from autosam_net.commands.trials import parse_numbers
-from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import Plan
 from autosam_net.data.prompts import PromptOptions
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.inference import validate
 from autosam_net.inference.zero_shot import ZeroShotRun
 from autosam_net.jsonio import write_json
-from autosam_net.paths import Folders
-from autosam_net.training.cases import training_split
-from autosam_net.training.run import ModelFolder, TrainingOptions
-from tests.support import Prepared, with_small_sam
+from tests.support import Prepared, Recorder, with_small_sam
 
 ALL = ("-c", "linear", "cnn", "--labelled", "1", "all", "--seeds", "2")
 
@@ -36,43 +31,16 @@ def root(prepared: Prepared, tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Recorder:
-    """Takes the place of training: notes what was asked for and writes what a training leaves."""
-
-    def __init__(self) -> None:
-        self.runs: list[tuple[str, int | None, int]] = []
-        self.stop_at: int | None = None
-
-    def __call__(
-        self,
-        dataset: DatasetSpec,
-        plan: Plan,
-        configuration: str,
-        fold: str,
-        options: TrainingOptions,
-        folders: Folders,
-    ) -> tuple[Path, None]:
-        if len(self.runs) == self.stop_at:
-            raise KeyboardInterrupt
-        assert options.resume and not options.overwrite
-        self.runs.append((configuration, options.labelled, options.seed))
-        model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-        folder = model.fold(fold)
-        dice = 0.5 + 0.1 * options.seed + 0.01 * len(configuration)
-        summary = {"foreground_mean": {"Dice": dice, "HD95": 5.0}, "mean": {"1": {"Dice": dice}}}
-        write_json(model.plan_file, plan)
-        split = training_split(dataset, fold, options, folders)
-        record = {"options": options, "seconds": {"training": 6.0, "encoding": 0.5}}
-        write_json(folder / "run.json", {**record, "trained_on": split.train, "held_out": split.val})
-        write_json(folder / "validation" / "summary.json", {**summary, "label_names": {"1": "RV"}})
-        return folder, None
-
-
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder()
+    facts = {"seconds": {"training": 6.0, "encoding": 0.5}}
+    recorder = Recorder(facts, lambda configuration, options: 0.5 + 0.1 * options.seed + 0.01 * len(configuration))
     monkeypatch.setattr(validate, "train_and_validate", recorder)
     return recorder
+
+
+def asked(recorder: Recorder) -> list[tuple[str, int | None, int]]:
+    return [(configuration, options.labelled, options.seed) for configuration, options in recorder.runs]
 
 
 def call(root: Path, *words: str) -> int:
@@ -89,8 +57,8 @@ def test_every_configuration_number_and_seed_is_trained_once(
 ) -> None:
     assert call(root, *ALL) == 0
     expected = {(name, number, seed) for name in ("linear", "cnn") for number in (1, None) for seed in (0, 1)}
-    assert set(recorder.runs) == expected and len(recorder.runs) == len(expected)
-    assert [seed for _, _, seed in recorder.runs] == sorted(seed for _, _, seed in recorder.runs)
+    assert set(asked(recorder)) == expected and len(recorder.runs) == len(expected)
+    assert [seed for _, _, seed in asked(recorder)] == sorted(seed for _, _, seed in asked(recorder))
     runs, groups = rows(root, "runs.csv"), rows(root, "table.csv")
     assert [(row["configuration"], row["labelled"], row["patients"], row["seed"]) for row in runs[:4]] == [
         ("linear", "1", "1", "0"),
@@ -128,7 +96,7 @@ def test_a_stopped_command_has_lost_nothing_and_goes_on(root: Path, recorder: Re
     assert len(rows(root, "runs.csv")) == 3
     recorder.stop_at = None
     assert call(root, *ALL) == 0
-    assert len(recorder.runs) == len(set(recorder.runs)) == 8
+    assert len(recorder.runs) == len(set(asked(recorder))) == 8
     assert len(rows(root, "runs.csv")) == 8
     assert call(root, *ALL) == 0
     assert len(recorder.runs) == 8
