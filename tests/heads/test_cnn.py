@@ -5,6 +5,7 @@ import torch
 
 from autosam_net.data.plan import CELL
 from autosam_net.errors import PlanError
+from autosam_net.heads.cnn import JointConv2d
 from autosam_net.heads.head import HeadShape, build_head
 
 SHAPE = HeadShape(4, 256, 4, 32)
@@ -79,3 +80,16 @@ def test_context_lets_a_pixel_see_the_whole_input() -> None:
         reached[context] = (head(changed) - head(embedding))[0, :, 127, 127].abs().max().item()
     assert reached[0.0] == 0.0
     assert reached[1.0] > 0.0
+
+
+def test_a_joint_convolution_is_that_of_the_concatenated_inputs() -> None:
+    torch.manual_seed(0)
+    layer = JointConv2d(5, 4)
+    parts = torch.randn(2, 2, 8, 8), torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(layer(parts), torch.nn.functional.conv2d(torch.cat(parts, 1), layer.weight, padding=1))
+
+
+def test_the_features_of_the_pixels_lie_channels_last() -> None:
+    head = build_head("cnn", WITH_PIXELS, {}, {})
+    features = head.detail.pixels(torch.randn(2, 1, 64, 64))
+    assert features.is_contiguous(memory_format=torch.channels_last)
