@@ -278,7 +278,7 @@ def in_own_process(function: Callable[[Item], Result], item: Item, description: 
         except Exception as error:
             _explain(error, description)
             raise
-        except SystemExit:  # a signal that, unlike Ctrl-C, has come to this process alone
+        except (KeyboardInterrupt, SystemExit):  # of signals that may have come to this process alone
             for process in active_children():
                 process.terminate()
             raise

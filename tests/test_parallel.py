@@ -5,10 +5,13 @@ import logging
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -167,3 +170,21 @@ def test_work_in_a_process_of_its_own() -> None:
         parallel.in_own_process(fail, "b", "checking")
     with pytest.raises(AutosamError, match=r"checking: a worker process was killed, most often for want of memory"):
         parallel.in_own_process(lambda _: os._exit(9), "b", "checking")
+
+
+def test_work_in_a_process_of_its_own_ends_with_this_one(tmp_path: Path) -> None:
+    def work(place: Path) -> None:
+        (place / "begun").touch()
+        time.sleep(600)
+
+    def interrupt() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        parallel.in_own_process(work, tmp_path, "waiting")
+    assert time.monotonic() - begin < 300

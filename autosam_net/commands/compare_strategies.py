@@ -115,6 +115,7 @@ class _Table:
 
 
 def _train_one(trial: Trial, dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:
+    load_libraries("monai.losses")  # behind a bar: this process is new
     from autosam_net.inference.validate import train_and_validate
 
     train_and_validate(dataset, plan, trial.configuration, trial.fold, trial.options, folders)

@@ -11,6 +11,7 @@ from autosam_net.commands.cli import (
     demand_positive,
     device_of,
     folders_of,
+    load_libraries,
     new_parser,
     run,
 )
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _pretrain(arguments: argparse.Namespace) -> None:
     demand_positive(arguments, "epochs", "max_minutes", "batch_size")
+    load_libraries("autosam_net.training.pretrain")
     from autosam_net.data.dataset import find_dataset
     from autosam_net.training.check_plan import load_checked_plan
     from autosam_net.training.pretrain import PretrainingOptions, pretrain

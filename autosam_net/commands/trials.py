@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.jsonio import read_sealed, to_json
+from autosam_net.parallel import working
 
 if TYPE_CHECKING:
     from autosam_net.data.dataset import DatasetSpec
@@ -161,5 +162,10 @@ def train_missing(trials: Sequence[Trial], train: Callable[[Trial], object], wri
         if not trial.is_finished:
             print(f"{position} of {len(trials)}: {trial.model.name} fold {trial.fold}", flush=True)
             train(trial)
-            write()
-    write()
+            _shown(write)
+    _shown(write)
+
+
+def _shown(write: Callable[[], None]) -> None:
+    with working("write tables"):  # and import what draws the plot
+        write()

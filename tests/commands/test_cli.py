@@ -10,10 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
+import autosam_net.commands
 from autosam_net import parallel
 from autosam_net.commands.cli import (
     add_parts,
@@ -140,6 +143,12 @@ def test_loading_libraries_is_shown(capsys: pytest.CaptureFixture[str], monkeypa
     load_libraries("this")
     assert "this" in sys.modules
     assert "load PyTorch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [module.name for module in iter_modules(autosam_net.commands.__path__)])
+def test_what_computes_on_a_device_shows_that_it_loads_libraries(name: str) -> None:
+    command = vars(import_module(f"autosam_net.commands.{name}"))
+    assert name == "cli" or "load_libraries" in command or "device_of" not in command
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,18 +19,22 @@ from typing import Any
 
 NAME = "Dataset027_ACDC"
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
+PASSING = ("finished", "seconds", "minutes", "peak_memory_mib", "command", "checksum")  # keys of records
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 PRELOADED = ("autosam_net.inference.package", "monai.losses", "matplotlib.figure", "matplotlib.backends.backend_agg")
-PRELOADED += ("planning.command", "dataset_conversion.acdc", "SimpleITK", "skimage.transform", "scipy.ndimage")
+PRELOADED += ("autosam_net.training.pretrain", "planning.command", "dataset_conversion.acdc", "SimpleITK", "skimage.transform", "scipy.ndimage")
 MAIN = {
     "convert": ("dataset_conversion.acdc", "-i source --workers 1"),
     "preprocess": ("planning.command", "-d 27 --workers 1 --device cpu"),
+    "pretrain": ("autosam_net.commands.pretrain", "27 --epochs 3 --device cpu"),
     "encode": ("autosam_net.commands.encode", "-d 27 --views 2 --device cpu"),
     "train": ("autosam_net.commands.train", "27 cnn 0 --device cpu"),
     "predict": ("autosam_net.commands.predict", "-i in -o out --save_probabilities --device cpu"),
     "export": ("autosam_net.commands.export_model", "27 -o model.zip"),
 }
 """Stage -> module and words of its command, in the order in which they need each other; training validates, too."""
+SHARE = float(os.environ.get("AUTOSAM_SWEEP", "1"))
+"""Of all kills and corruptions of a sweep, those that are tried."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def _settle(root: Path) -> None:
     """Use the tiny encoder, and the tests' plan in place of one that depends on the speed of this machine."""
     import torch
 
+    import autosam_net.training.pretrain
     import planning.command
     from autosam_net.encoders.catalog import EncoderEntry, WeightsSource, register_encoder
     from tests.support import TINY, build_tiny, tiny_plan
@@ -114,6 +119,8 @@ def _settle(root: Path) -> None:
     source = WeightsSource(file="tiny.pth", sha256=None, size=weights.stat().st_size)
     register_encoder(EncoderEntry(TINY, "tiny", build_tiny, 64, 16, 4, source, 0.01, 0.01, "for tests", channels=32))
     planning.command.new_plan = lambda dataset, *_, **__: tiny_plan(dataset, weights)
+    autosam_net.training.pretrain.ITERATIONS = 2
+    os.environ["autosam_encoders"] = str(root / "encoders")
 
 
 def _watch(root: Path, fault: Fault | None, log: Any) -> None:
@@ -152,11 +159,9 @@ def _counts(file: Path) -> bool:
 
 
 def _lasting(file: Path) -> bytes:
-    if file.name == "run.json":
+    if file.name == "run.json" or file.parent.name == "encoders" and file.suffix == ".json":
         record = json.loads(file.read_text())
-        for key in ("finished", "seconds", "peak_memory_mib", "command", "checksum"):
-            del record[key]
-        return json.dumps(record).encode()
+        return json.dumps({key: value for key, value in record.items() if key not in PASSING}).encode()
     if file.name == "training_log.csv":
         rows = [line.split(",") for line in file.read_text().splitlines()]
         seconds = rows[0].index("seconds")

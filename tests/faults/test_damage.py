@@ -23,6 +23,7 @@ from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_r
 from autosam_net.training.checkpoint import load_tensors
 from autosam_net.training.train import train_head
 from autosam_net.training.unlabelled import Lessons
+from tests.faults.stages import SHARE
 from tests.support import Prepared, copied
 
 HEADER = 256  # bytes at the start, in which half of the damage is done
@@ -185,7 +186,7 @@ def test_damage_is_found(place: Prepared, kind: Callable[[Prepared], Kept]) -> N
 @pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_damage_of_many_kinds_is_found(place: Prepared, kind: Callable[[Prepared], Kept]) -> None:
-    damage(place, kind, 50 * DAMAGES)
+    damage(place, kind, max(DAMAGES, round(SHARE * 50 * DAMAGES)))
 
 
 def damage(place: Prepared, kind: Callable[[Prepared], Kept], times: int) -> None:

@@ -8,10 +8,9 @@ import signal
 import pytest
 
 from tests.faults.conftest import Stages
-from tests.faults.stages import MAIN, Fault, content, run
+from tests.faults.stages import MAIN, SHARE, Fault, content, run
 
 PARTS = 4  # moments of each stage, evenly spread, from the first change to the last
-EVERYTHING = 10_000
 
 
 def moments(changes: int, most: int) -> list[int]:
@@ -46,7 +45,8 @@ def test_the_same_command_finishes_after_a_kill(stages: Stages, stage: str) -> N
 @pytest.mark.sweep
 @pytest.mark.parametrize("stage", MAIN)
 def test_the_same_command_finishes_after_a_kill_at_any_change(stages: Stages, stage: str) -> None:
-    print(stage, kill_and_repeat(stages, stage, EVERYTHING))
+    changes = len(stages.outcomes[stage].changes)
+    print(stage, kill_and_repeat(stages, stage, max(PARTS, round(SHARE * changes))), "of", changes)
 
 
 @pytest.mark.parametrize("stage", MAIN)
