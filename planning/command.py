@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -142,9 +141,13 @@ def plan_dataset(
     if given is None:
         make_splits(fingerprint.groups)  # refuses a single group before anything is measured or written
     folds = None if given is None else len(given)
-    make = functools.partial(new_plan, dataset, fingerprint, folder, request.encoder, request.weights, folds)
+
+    def make() -> Plan:
+        load_libraries()  # first: to find the device takes PyTorch
+        return new_plan(dataset, fingerprint, folder, request.encoder, request.weights, folds, find_device())
+
     with alone(folder):
-        plan = settle_plan(dataset, fingerprint, folds, folder, request, lambda: make(device=find_device()))
+        plan = settle_plan(dataset, fingerprint, folds, folder, request, make)
         settle_splits(folder, given, fingerprint.groups, plan.folds)
         _copy_if_changed(dataset.folder / "dataset.json", folder / "dataset.json")
     return plan
@@ -168,7 +171,6 @@ def new_plan(
     Raises:
         WeightsError: the encoder's weights are missing.
     """
-    load_libraries()
     from planning.make_plan import choose_inputs, make_plan
     from planning.probe import probe_machine, probe_speed
 

@@ -69,7 +69,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the planned number")
     parser.add_argument(
-        "--max-minutes", type=float, metavar="M", help="limit of encoding and training together, for each fold"
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help="limit of encoding and training together, for each fold; encoding and one epoch are done in any case",
     )
     parser.add_argument(
         "--fresh-views", action="store_true", help="augment and encode each batch anew: no cache, for a fast GPU"

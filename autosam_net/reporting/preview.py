@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TILE = 280  # pixels of the longer side of a slice
+TILE = 280  # pixels of the longer side of a slice; of a 2D image twice as many
 FINER = 2  # times finer than shown is drawn, so that lines are smooth
 FILL = 0.35  # how much of a filled pixel is the colour of its class
 LINE = 30  # pixels of a line of text
@@ -71,7 +71,7 @@ def write_preview(case: CaseFiles, target: Path, options: PreviewOptions) -> Non
     shown = overlay.slices_to_show(maps, planes.shape[1], options.slices)
     title = f"{case.name}   {_spacing_in_words(image.geometry)}"
     tile = _tile_size(planes, overlay.plane_spacing(image.geometry.spacing, axis))
-    captions = [f"{'ZYX'[axis]} {index + 1} of {planes.shape[1]}" for index in shown]
+    captions = [f"{'ZYX'[axis]} {index + 1} of {planes.shape[1]}" for index in shown] if planes.shape[1] > 1 else [""]
     slices = dict(zip(shown, _eight_bit(planes, shown, options.channel), strict=True))
     rows = [[_tile(plain, {}, {}, tile) for plain in slices.values()]]
     if labels is not None:
@@ -151,7 +151,8 @@ def _spacing_in_words(geometry: Geometry) -> str:
 def _tile_size(planes: NDArray[np.generic], spacing: tuple[float, float]) -> tuple[int, int]:
     """Return width and height of a slice in the picture, as it is in the patient."""
     height, width = planes.shape[2] * spacing[0], planes.shape[3] * spacing[1]
-    return max(1, round(TILE * width / max(height, width))), max(1, round(TILE * height / max(height, width)))
+    scale = (TILE if planes.shape[1] > 1 else 2 * TILE) / max(height, width)
+    return max(1, round(scale * width)), max(1, round(scale * height))
 
 
 def _sheet(

@@ -201,6 +201,12 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
         batches = PromptedBatches(batches, plan.label_set, prompts)
     more = None if lessons is None else _taught_batches(run, dataset, lessons, folders)
     encoded = time.monotonic()
+    if team.leads and encoded > run.deadline:
+        log.warning(
+            "%s: %.1f minutes are over before training begins, the limit is %g; one epoch is trained all the same. "
+            "What is encoded is kept for the next time.",
+            *(run.folder, (encoded - begin) / 60, options.max_minutes),
+        )
     patients = count_patients(split, dataset, folders)
     epochs = run.settings.epochs_for(inputs, patients)
     log.debug("%d encoder inputs of %d patients: %d epochs by the plan", inputs, patients, epochs)

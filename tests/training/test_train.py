@@ -153,8 +153,17 @@ def test_a_time_limit_shortens_the_training(
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
     rows = list(csv.DictReader((folder / "training_log.csv").read_text().splitlines()))
     assert 1 <= len(rows) < 10_000
-    assert "the time limit allows" in caplog.text
+    assert "the time limit allows" in caplog.text and "before training begins" not in caplog.text
     assert float(rows[-1]["learning_rate"]) < float(rows[len(rows) // 2]["learning_rate"]) or len(rows) < 8
+
+
+def test_a_time_limit_that_encoding_has_used_up_is_told(
+    prepared: Prepared, folders: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = TrainingOptions(epochs=3, max_minutes=1e-9)
+    folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
+    assert "minutes are over before training begins, the limit is 1e-09; one epoch is trained all the same" in caplog.text
+    assert len((folder / "training_log.csv").read_text().splitlines()) == 2
 
 
 def test_labelled_patients_are_drawn_by_seed_and_validation_stays(prepared: Prepared) -> None:
