@@ -87,7 +87,7 @@ def make_plan(
     configurations = {}
     for head, recipe in probe.recipes.items():
         configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained, patients, largest)
-    strategy, reasons["strategy"] = rules.choose_strategy(probe.machine, probe.tuned, patients)
+    strategy, reasons["strategy"] = rules.choose_strategy(probe.machine, probe.seconds_per_input, probe.tuned, patients)
     keep_largest, reasons["largest component"] = rules.choose_keep_largest(fingerprint, dataset.labels)
     plan = Plan(
         version=PLAN_VERSION,

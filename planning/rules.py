@@ -464,24 +464,27 @@ def choose_head(name: str, recipe: HeadRecipe, inputs: int, patients: int, large
     )
 
 
-def choose_strategy(machine: Machine, tuned: TunedProbe | None, patients: int) -> tuple[str, str]:
+def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, patients: int) -> tuple[str, str]:
     """Return which parts should learn, of `STRATEGIES`.
 
     Where time and memory allow it, parameter-efficient tuning of encoder and decoder: of 18 ways the best in 17 data
     sets (Gu et al., arXiv 2404.09957), from a trained head on, since steps through the encoder are dear.
 
     Args:
+        seconds: of one input's way through the frozen encoder.
         tuned: what a step through the encoder costs, if that was measured.
         patients: that a fold trains on.
     """
-    if tuned is None:
+    if tuned is None and seconds > SLOW_PASS:
         return "head", (
-            f"the encoder stays frozen: it takes over {SLOW_PASS:g} s for one input on {machine.device}, has no blocks "
-            "to tune, or there is no memory for it"
+            f"the encoder stays frozen: one input takes {seconds:.2g} s on {machine.device}, over {SLOW_PASS:g}, so "
+            "that too few steps through it would fit an hour"
         )
-    seconds, need = TUNED_BATCH * tuned.seconds_per_input, tuned.memory_mib[TUNING]
-    steps = _round_down(TUNING_SECONDS / seconds)
-    figures = f"a step of {TUNED_BATCH} inputs through the encoder takes {seconds:.2g} s on {machine.device}"
+    if tuned is None:
+        return "head", "the encoder stays frozen: it has no blocks to tune, or there is no memory for it"
+    step, need = TUNED_BATCH * tuned.seconds_per_input, tuned.memory_mib[TUNING]
+    steps = _round_down(TUNING_SECONDS / step)
+    figures = f"a step of {TUNED_BATCH} inputs through the encoder takes {step:.2g} s on {machine.device}"
     if steps < TUNING_STEPS:
         return "head", (
             f"the encoder stays frozen: {figures}, so that {steps} fit an hour, under the {TUNING_STEPS} that tuning "

@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         "--batch-size", type=int, metavar="N", help="slices of an encoder's batch (default 4), pairs of a U-Net's (32)"
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="of 10 batches each (default: ten times each slice)")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="limit of everything together; one epoch is done in any case")
+    limit = "limit of everything together; one epoch is done in any case"
+    parser.add_argument("--max-minutes", type=float, metavar="M", help=limit)
     parser.add_argument("--overwrite", action="store_true", help="throw an earlier pretraining of that name away")
     add_device(parser)
     add_resources(parser, workers=None)

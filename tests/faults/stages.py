@@ -22,7 +22,8 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
 PASSING = ("finished", "seconds", "minutes", "peak_memory_mib", "command", "checksum")  # keys of records
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 PRELOADED = ("autosam_net.inference.package", "monai.losses", "matplotlib.figure", "matplotlib.backends.backend_agg")
-PRELOADED += ("autosam_net.training.pretrain", "planning.command", "dataset_conversion.acdc", "SimpleITK", "skimage.transform", "scipy.ndimage")
+PRELOADED += ("autosam_net.training.pretrain",)
+PRELOADED += ("planning.command", "dataset_conversion.acdc", "SimpleITK", "skimage.transform", "scipy.ndimage")
 MAIN = {
     "convert": ("dataset_conversion.acdc", "-i source --workers 1"),
     "preprocess": ("planning.command", "-d 27 --workers 1 --device cpu"),
@@ -120,7 +121,7 @@ def _settle(root: Path) -> None:
     register_encoder(EncoderEntry(TINY, "tiny", build_tiny, 64, 16, 4, source, 0.01, 0.01, "for tests", channels=32))
     planning.command.new_plan = lambda dataset, *_, **__: tiny_plan(dataset, weights)
     autosam_net.training.pretrain.ITERATIONS = 2
-    os.environ["autosam_encoders"] = str(root / "encoders")
+    os.environ |= {"autosam_encoders": str(root / "encoders")}
 
 
 def _watch(root: Path, fault: Fault | None, log: Any) -> None:
@@ -159,7 +160,7 @@ def _counts(file: Path) -> bool:
 
 
 def _lasting(file: Path) -> bytes:
-    if file.name == "run.json" or file.parent.name == "encoders" and file.suffix == ".json":
+    if file.name == "run.json" or (file.parent.name == "encoders" and file.suffix == ".json"):
         record = json.loads(file.read_text())
         return json.dumps({key: value for key, value in record.items() if key not in PASSING}).encode()
     if file.name == "training_log.csv":

@@ -322,7 +322,7 @@ def test_channel_names_reach_the_reason() -> None:
 @pytest.mark.parametrize(
     ("device", "tuned", "patients", "expected", "why"),
     [
-        ("cpu", None, 80, "head", "takes over 2 s for one input on cpu, has no blocks to tune"),
+        ("cpu", None, 80, "head", "it has no blocks to tune, or there is no memory for it"),
         ("cpu", TunedProbe(1.5, {rules.TUNING: 3e3}), 80, "head", "600 fit an hour, under the 1000"),
         ("cuda", TunedProbe(0.01, {rules.TUNING: 9e3}), 80, "head", "takes 9000 MiB of memory, 8000 are there"),
         ("cuda", TunedProbe(0.01, {rules.TUNING: 3e3}), 4, "head", "trains on 4 patients, under the 5"),
@@ -333,6 +333,11 @@ def test_channel_names_reach_the_reason() -> None:
 def test_the_encoder_learns_where_time_memory_and_patients_allow_it(
     device: str, tuned: TunedProbe | None, patients: int, expected: str, why: str
 ) -> None:
-    strategy, reason = rules.choose_strategy(machine(device), tuned, patients)
+    strategy, reason = rules.choose_strategy(machine(device), 0.4, tuned, patients)
     assert strategy == expected and strategy in STRATEGIES
     assert re.search(why, reason) and "\n" not in reason
+
+
+def test_an_encoder_that_is_too_slow_to_learn_is_named() -> None:
+    strategy, reason = rules.choose_strategy(machine("cpu"), 2.84, None, 80)
+    assert strategy == "head" and "one input takes 2.8 s on cpu, over 2, so that too few steps" in reason
