@@ -98,6 +98,8 @@ def progress(
         leave=not terminal and not brief,
         file=sys.stderr if terminal else PlainLines(),
         mininterval=interval,
+        miniters=1,
+        smoothing=0,  # else the rate is taken from what was finished since the bar was last shown, by `_kept_going` too
         delay=interval if brief and not terminal else delay,
         disable=log.level > logging.INFO,
     )

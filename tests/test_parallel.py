@@ -89,6 +89,17 @@ def test_the_bar_goes_on_however_long_an_item_takes(
     assert len(said) >= lines and ("1/1" in said[-1]) != brief
 
 
+def test_the_rate_is_that_of_the_work_however_often_the_bar_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "PLAIN", (0.01, 0.0))
+    monkeypatch.setattr(parallel, "BEAT", 0.1)
+    for _ in progress([None] * 5, "encode", 5):
+        time.sleep(0.25)
+    rates = [float(rate) for rate in re.findall(r"([\d.]+)case/s", capsys.readouterr().err)]
+    assert rates and max(rates) < 5  # 4, where the machine is idle
+
+
 @pytest.mark.parametrize("size", [(0, 0), (24, 60)])
 def test_a_terminal_shows_the_bar_at_once_and_what_is_in_hand(size: tuple[int, int]) -> None:
     master, slave = pty.openpty()
