@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +49,22 @@ def available_cores() -> int:
 
 
 class PlainLines:
-    """A stream for tqdm where no terminal is: each state of the bar becomes a line of its own on stderr."""
+    """A stream for tqdm where no terminal is: each state of the bar becomes a line of its own on stderr.
+
+    Where nobody reads them any more, as when Ctrl-C has ended `tee` too, nothing is written. An error would leave
+    tqdm's lock taken, and the program waiting for it for good.
+    """
 
     def write(self, text: str) -> None:
         """Write what is visible of `text`, if anything, as a line."""
         if line := text.strip():
-            sys.stderr.write(f"{line}\n")
+            with suppress(BrokenPipeError):
+                sys.stderr.write(f"{line}\n")
 
     def flush(self) -> None:
         """Flush stderr."""
-        sys.stderr.flush()
+        with suppress(BrokenPipeError):
+            sys.stderr.flush()
 
 
 def progress(

@@ -120,6 +120,14 @@ for _ in parallel.progress(["patient7"], "predict", 1, name=str):
 """
 
 
+def test_work_goes_on_where_nobody_reads_the_bar() -> None:
+    program = ONE_SLOW_ITEM.replace("parallel.BEAT = 0.1", "parallel.BEAT, parallel.PLAIN = 0.1, (0.05, 0.0)")
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(300) == 0
+
+
 def test_work_that_cannot_be_counted_shows_its_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

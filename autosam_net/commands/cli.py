@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import platform
 import re
+import select
 import shlex
 import signal
 import sys
@@ -95,7 +97,8 @@ class _ShowVersion(argparse.Action):
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parse, run `main`, and return the exit code: 0, 2 for a user's error, 130 for Ctrl-C.
 
-    A user's error is one line on stderr; a fault of the program keeps its traceback. SIGTERM ends with 143.
+    A user's error is one line on stderr; a fault of the program keeps its traceback. SIGTERM ends with 143, and where
+    nobody reads what is said any more, as after `| head`, it ends with 141 and without a word.
     """
     arguments = parser.parse_args(argv)
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
@@ -110,10 +113,17 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
             load_plugins(arguments.plugin)
             _enter_resources(arguments, stack)
             main(arguments)
+            sys.stdout.flush()
     except AutosamError as error:
         log.debug("where it came from:", exc_info=True)
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        for stream in (1, 2):  # or Python tries to say what is left, and complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        return 141
     except OSError as error:
         if error.errno not in CURES:
             raise
@@ -126,6 +136,14 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         return 130
     log.debug("done after %.1f s", time.monotonic() - begin)
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Return whether stdout or stderr is a pipe without a reader."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 class _BesideBars(logging.Handler):

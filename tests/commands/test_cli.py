@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -65,6 +66,23 @@ def test_what_is_not_our_fault_is_one_line(
 def test_our_own_faults_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_command(fail_with(error))
+
+
+@pytest.mark.parametrize("length", [3, 1_000_000])
+def test_it_ends_without_a_word_where_nobody_reads(length: int) -> None:
+    program = "import sys; from autosam_net.commands.cli import new_parser, run\n"
+    program += f"sys.exit(run(lambda _: print('x' * {length}), new_parser('for tests'), []))"
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(300) == 141
+
+
+def test_a_broken_pipe_that_is_not_ours_is_a_fault() -> None:
+    with pytest.raises(BrokenPipeError):
+        run_command(fail_with(BrokenPipeError()))
 
 
 def test_sigterm_unwinds_and_the_old_handler_comes_back() -> None:
