@@ -133,8 +133,8 @@ def _kept_going(bar: Any) -> Iterator[None]:
         while not stop.wait(BEAT):
             shown = bar.last_print_t > bar.start_t
             if time.time() - bar.last_print_t >= (bar.mininterval if shown else bar.delay):
+                bar.last_print_t = time.time()  # first, so that what is finished meanwhile is not shown, too
                 bar.refresh()
-                bar.last_print_t = time.time()
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()

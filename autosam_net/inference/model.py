@@ -393,7 +393,7 @@ def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | Non
     source = EncoderSource(plans[0].encoding, device)
     files = [file for model in models for file in _fold_files(model, folds)]
     heads = tuple(load_head(file, plans[0], source) for file in files)
-    log.info("%d heads of %s", len(heads), ", ".join(model.name for model in models))
+    log.info("%d %s of %s", len(heads), "head" if len(heads) == 1 else "heads", ", ".join(m.name for m in models))
     if plans[0].encoding.tuned and len(heads) > 1:
         own = "an encoder" if plans[0].encoding.tuned_from is None else "the encoder's upper part"
         log.info("each has tuned %s of its own: %d encoder passes where a frozen one takes one", own, len(heads))
