@@ -70,7 +70,8 @@ def make_splits(groups: Mapping[str, str], folds: int = FOLDS, seed: int = SPLIT
     names = sorted(set(groups.values()))
     if len(names) < 2:
         raise PlanError(
-            f"{len(names)} group of cases: nothing can be held out. Label at least two patients, or train fold 'all'."
+            "all labelled cases are of one patient: nothing can be held out. Label at least two patients, or correct "
+            "group_pattern in dataset.json."
         )
     order = np.random.default_rng(seed).permutation(names)
     parts = [set(part.tolist()) for part in np.array_split(order, min(folds, len(names)))]

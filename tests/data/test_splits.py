@@ -55,7 +55,7 @@ def test_folds_are_of_even_size() -> None:
 
 
 def test_one_group_cannot_be_split() -> None:
-    with pytest.raises(PlanError, match=r"1 group of cases: nothing can be held out\. Label at least two patients"):
+    with pytest.raises(PlanError, match=r"of one patient: nothing can be held out\. Label at least two patients"):
         make_splits({"a": "x", "b": "x"})
 
 
