@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import autosam_net
+from autosam_net.data.dataset import training_cases
+from tests.support import Prepared
 from tests.test_help import SLOW
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,3 +42,15 @@ def test_every_name_stands_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     shown = re.findall(r"^::: autosam_net\.([\w.]+)$", page, re.MULTILINE)
     assert {f"{home}.{name}" for home, name in LISTED} - {"errors.AutosamError"} == set(shown) - {"errors"}
+
+
+def test_a_path_may_be_a_text(prepared: Prepared) -> None:
+    case = training_cases(prepared.dataset)[0]
+    assert case.label is not None
+    image, label = autosam_net.read_image(str(case.images[0])), autosam_net.read_label(str(case.label))
+    assert image.shape == label.shape
+    folder = prepared.folders.preprocessed / prepared.dataset.name
+    assert autosam_net.load_plan(str(folder / "plan.json")) == prepared.plan
+    labels, references = prepared.dataset.labels, str(case.label.parent)
+    summary = autosam_net.evaluate_folder(references, references, labels, prepared.dataset.file_ending, workers=1)
+    assert summary.foreground_mean["Dice"] == 1

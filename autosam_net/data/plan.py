@@ -381,12 +381,13 @@ def settings_digest(*settings: object) -> str:
     return sha256_of_text("\n".join(canonical(entry) for entry in settings))
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path | str) -> Plan:
     """Return the plan in a file, its structure checked.
 
     Raises:
         PlanError: the file is missing, has a key or value that a plan has not, or is of another version.
     """
+    path = Path(path)
     if not path.is_file():
         raise PlanError(f"{path}: no such file. Run autosam_plan_and_preprocess first.")
     content = read_json(path)

@@ -97,8 +97,8 @@ class Summary:
 
 
 def evaluate_folder(
-    reference_folder: Path,
-    prediction_folder: Path,
+    reference_folder: Path | str,
+    prediction_folder: Path | str,
     labels: LabelSet,
     file_ending: str,
     workers: int | None = None,
@@ -109,7 +109,8 @@ def evaluate_folder(
     Raises:
         DatasetError: see `pair_files` and `evaluate_pairs`.
     """
-    return evaluate_pairs(pair_files(reference_folder, prediction_folder, file_ending), labels, workers, tolerance)
+    pairs = pair_files(Path(reference_folder), Path(prediction_folder), file_ending)
+    return evaluate_pairs(pairs, labels, workers, tolerance)
 
 
 def pair_files(

@@ -112,23 +112,25 @@ def _count_in(path: Path) -> int:
         return 0
 
 
-def read_image(path: Path) -> Volume:
+def read_image(path: Path | str) -> Volume:
     """Return the image in a file, or in a folder that is one image, as float32 `(C, Z, Y, X)`.
 
     Raises:
         ImageFileError: the file is missing, damaged or of an unknown format.
     """
+    path = Path(path)
     folder_reader = _folder_reader(path)
     volume = folder_reader.read(path) if folder_reader else _reader(path).read(_existing(path))
     return Volume(volume.array.astype(np.float32, copy=False), volume.geometry)
 
 
-def read_label(path: Path) -> Volume:
+def read_label(path: Path | str) -> Volume:
     """Return the label map in a file as whole numbers `(1, Z, Y, X)`.
 
     Raises:
         ImageFileError: as `read_image`; also values that are no whole numbers, or colours instead of values.
     """
+    path = Path(path)
     reader = _reader(path)
     volume = (reader.read_label or reader.read)(_existing(path))
     return Volume(_whole_numbers(_single_channel(volume.array, path), path), volume.geometry)
