@@ -8,7 +8,7 @@ from segment_anything.modeling import TwoWayTransformer
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor
 
-from autosam_net.heads.attention import FoldedAttention, fold_attention
+from autosam_net.heads.attention import FoldedAttention, FoldedTransformer
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 9])  # with 9 tokens and 4 heads of 8 channels nothing is folded
@@ -38,7 +38,7 @@ def test_weights_keep_their_names_and_no_random_number_is_drawn() -> None:
     transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=2, mlp_dim=16)
     names = list(transformer.state_dict())
     torch.manual_seed(0)
-    assert list(fold_attention(transformer).state_dict()) == names
+    assert list(FoldedTransformer(transformer).state_dict()) == names
     drawn = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(1), drawn)
