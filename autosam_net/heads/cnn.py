@@ -84,7 +84,8 @@ class DetailPath(nn.Module):
 
     def __init__(self, pixels: int, coarse: int, width: int) -> None:
         super().__init__()
-        self.pixels = nn.Sequential(nn.Conv2d(pixels, width, 3, padding=1), PixelwiseGELU())  # a norm would lose the grey
+        # without a norm, which would lose the grey
+        self.pixels = nn.Sequential(nn.Conv2d(pixels, width, 3, padding=1), PixelwiseGELU())
         self.pixels.to(memory_format=torch.channels_last)  # so are its features: images of one channel tell nothing
         mean_of_four = nn.Upsample(scale_factor=0.5, mode="bilinear")  # that of AvgPool2d(2), in half its time on a CPU
         self.halves = nn.Sequential(mean_of_four, _block(width, 2 * width))

@@ -37,9 +37,7 @@ def encode_grid(height: int, width: int, matrix: Tensor, kind: torch.dtype) -> T
 
 
 @functools.lru_cache(maxsize=4)
-def _kept_grid(
-    height: int, width: int, values: tuple[float, ...], device: torch.device, kind: torch.dtype
-) -> Tensor:
+def _kept_grid(height: int, width: int, values: tuple[float, ...], device: torch.device, kind: torch.dtype) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():  # it may serve where gradients are asked for later
         return _encoded_grid(height, width, torch.tensor(values, device=device).view(2, -1), kind)
 
