@@ -99,7 +99,7 @@ class PromptedHead(nn.Module):
         tokens = self._embedded(prompts) + self.classes[outputs][:, None]
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(count, -1, -1)
         matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-        positions = encode_grid(*embedding.shape[2:], matrix, embedding.dtype)
+        positions = encode_grid(embedding.shape[2], embedding.shape[3], matrix, embedding.dtype)
         tokens, image = decoder.transformer(embedding, positions, torch.cat([own, tokens], dim=1))
         image = upscale(image.transpose(1, 2).view(embedding.shape), decoder.output_upscaling)
         filters = decoder.output_hypernetworks_mlps[0](tokens[:, 1])  # (N, C / 8)
