@@ -70,7 +70,23 @@ class EncoderSource:
         return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
 
     def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what `encode` does; in halves of the batch where the GPU's memory is too small for the whole."""
+        """Return what `encode` does; inputs in which nothing is, such as tiles of air in a CT, cost no encoder pass."""
+        shown = inputs.flatten(1).any(dim=1)
+        if shown.all():
+            return self._encoded(inputs)
+        embedding = self._empty.repeat(len(inputs), 1, 1, 1)
+        if shown.any():
+            embedding[shown] = self._encoded(inputs[shown])
+        return embedding
+
+    @functools.cached_property
+    def _empty(self) -> torch.Tensor:
+        """Return the embedding `(1, channels, h, w)` of an input of zeros."""
+        size = self.encoding.source.input_size
+        return self._encoded(torch.zeros(1, 3, size, size, device=self.device))
+
+    def _encoded(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings; in halves of the batch where the GPU's memory is too small for the whole."""
         return run_in_memory(functools.partial(encode_inputs, self.encoder, encoding=self.encoding.source), inputs)
 
 

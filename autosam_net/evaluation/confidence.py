@@ -58,6 +58,11 @@ def _decided(probabilities: Probabilities) -> NDArray[np.bool_]:
     return inside
 
 
+def _sums(planes: Probabilities, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the weighted sum of each of the planes (n, Y, X), rows in float32, which is twice as fast."""
+    return np.einsum("cyx,cyx->cy", planes, weights).sum(axis=1, dtype=float)
+
+
 @dataclass(frozen=True)
 class Confidence:
     """What one head's prediction of a class in a case says of itself.
@@ -85,8 +90,10 @@ class ConfidenceTally:
             foreground, inside = probabilities, probabilities > 0.5
         else:
             foreground, inside = probabilities[1:], _decided(probabilities)[1:]
-        overlap, unsure = ((own * inside).sum(axis=(1, 2), dtype=float) for own in (foreground, entropies))
-        self._sums += [foreground.sum(axis=(1, 2), dtype=float), overlap, inside.sum(axis=(1, 2)), unsure]
+        decided = inside.astype(np.float32)
+        unsure = _sums(np.broadcast_to(entropies, decided.shape), decided)
+        pixels = [np.count_nonzero(one) for one in inside]
+        self._sums += [foreground.sum(axis=2).sum(axis=1, dtype=float), _sums(foreground, decided), pixels, unsure]
 
     def watched(self, slices: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Yield the slices, each added as it passes."""

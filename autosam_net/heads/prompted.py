@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from autosam_net.data.prompts import NO_POINT, NO_TOKEN, PromptOptions
 from autosam_net.errors import WeightsError
-from autosam_net.heads.attention import fold_attention
+from autosam_net.heads.attention import FoldedTransformer
 from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
+from autosam_net.heads.positions import encode_grid
 from autosam_net.heads.vit import filtered, upscale
 
 ABSENT = -20.0  # logit of a class without a prompt; a probability of 2e-9, and finite, for the loss
@@ -53,7 +54,7 @@ class PromptedHead(nn.Module):
         channels, size = shape.channels, shape.input_size
         self.size, self.dropout = size, nn.Dropout2d(settings["dropout"])
         self.prompt_encoder = PromptEncoder(channels, (shape.grid, shape.grid), (size, size), mask_in_chans=16)
-        transformer = fold_attention(TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=2048, num_heads=8))
+        transformer = FoldedTransformer(TwoWayTransformer(depth=2, embedding_dim=channels, mlp_dim=2048, num_heads=8))
         self.mask_decoder = MaskDecoder(transformer_dim=channels, transformer=transformer)
         self._load(decoder_weights)
         self.classes = nn.Parameter(torch.zeros(shape.outputs, channels))  # that of a background is not used
@@ -97,11 +98,9 @@ class PromptedHead(nn.Module):
         decoder, count = self.mask_decoder, len(prompts)
         tokens = self._embedded(prompts) + self.classes[outputs][:, None]
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(count, -1, -1)
-        with torch.autocast(embedding.device.type, enabled=False):  # sines of large angles
-            positions = self.prompt_encoder.get_dense_pe()  # (1, C, h, w)
-        tokens, image = decoder.transformer(
-            embedding, positions.expand(count, -1, -1, -1), torch.cat([own, tokens], dim=1)
-        )
+        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        positions = encode_grid(embedding.shape[2], embedding.shape[3], matrix, embedding.dtype)
+        tokens, image = decoder.transformer(embedding, positions, torch.cat([own, tokens], dim=1))
         image = upscale(image.transpose(1, 2).view(embedding.shape), decoder.output_upscaling)
         filters = decoder.output_hypernetworks_mlps[0](tokens[:, 1])  # (N, C / 8)
         return enlarge(filtered(image, filters[..., None]), self.size)[:, 0].float()

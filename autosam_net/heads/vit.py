@@ -18,8 +18,9 @@ from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 
 from autosam_net.errors import WeightsError
-from autosam_net.heads.attention import fold_attention
+from autosam_net.heads.attention import FoldedTransformer
 from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
+from autosam_net.heads.positions import encode_grid, encode_places, pixel_centres
 
 WIDTH = 256  # of SAM's decoder
 MASK_TOKENS = "mask_decoder.mask_tokens.weight"
@@ -58,7 +59,7 @@ class VitHead(nn.Module):
         self.dropout = nn.Dropout2d(settings["dropout"])
         self.position_jitter = settings["position_jitter"]
         self.position = PositionEmbeddingRandom(WIDTH // 2)  # its matrix is a buffer: saved, not trained
-        self.transformer = fold_attention(TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8))
+        self.transformer = FoldedTransformer(TwoWayTransformer(depth=2, embedding_dim=WIDTH, mlp_dim=2048, num_heads=8))
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(WIDTH, WIDTH // 4, 2, 2),
             LayerNorm2d(WIDTH // 4),
@@ -76,9 +77,8 @@ class VitHead(nn.Module):
         kind = self._type_between_layers(embedding)
         embedding = embedding.to(kind, memory_format=torch.channels_last)  # token by token, for the transformer
         image = self.dropout(embedding) + self.no_mask.view(1, channels, 1, 1).to(kind)
-        position = self._positions(batch, height, width, embedding.device).to(kind)  # (B, 256, h, w)
         tokens = self.class_tokens.expand(batch, -1, -1)  # (B, outputs, 256)
-        tokens, image = self.transformer(image, position, tokens)
+        tokens, image = self.transformer(image, self._positions(image), tokens)
         image = upscale(image.transpose(1, 2).view(batch, channels, height, width), self.output_upscaling)
         filters = torch.stack([layer(tokens[:, index]) for index, layer in enumerate(self.filters)], dim=2)
         return enlarge(filtered(image, filters), self.logits_size)
@@ -90,15 +90,15 @@ class VitHead(nn.Module):
             return embedding.dtype
         return torch.get_autocast_dtype(device)
 
-    def _positions(self, batch: int, height: int, width: int, device: torch.device) -> Tensor:
-        """Return SAM's encoding (B, 256, h, w) of the pixel centres, the image being [0, 1] x [0, 1]."""
-        y, x = ((torch.arange(size, device=device) + 0.5) / size for size in (height, width))
-        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
-        if self.training:
-            centres = centres + (torch.rand(batch, 1, 1, 2, device=device) * 2 - 1) * self.position_jitter
-        with torch.autocast(device.type, enabled=False):  # sines of large angles
-            encoding = self.position._pe_encoding(centres)  # (h, w, 256), in training one an image
-            return encoding.expand(batch, -1, -1, -1).permute(0, 3, 1, 2)
+    def _positions(self, image: Tensor) -> Tensor:
+        """Return the encoding of the pixels' centres, (1, C, h, w), in training (B, C, h, w): moved in each image."""
+        matrix = self.position.positional_encoding_gaussian_matrix
+        batch, _, height, width = image.shape
+        if not self.training:
+            return encode_grid(height, width, matrix, image.dtype)
+        moves = (torch.rand(batch, 1, 1, 2, device=image.device) * 2 - 1) * self.position_jitter
+        encoding = encode_places(pixel_centres(height, width, image.device) + moves, matrix)
+        return encoding.permute(0, 3, 1, 2).to(image.dtype)
 
     def _start_from(self, weights: Mapping[str, Tensor], token_noise: float) -> None:
         """Take over the checkpoint's decoder; class i gets mask token and hyper-network i modulo their number."""
@@ -122,18 +122,19 @@ class VitHead(nn.Module):
 def upscale(image: Tensor, layers: nn.Sequential) -> Tensor:
     """Return what the up-scaling layers of SAM's decoder make of an image (B, C, h, w), as (B, C / 8, 4 h, 4 w).
 
-    The norm is computed in one pass over channels-last memory.
+    Norm and GELU are computed in the order of channels-last memory: in one pass, and by oneDNN.
     """
     norm: Any = layers[1]
     image = layers[0](image).permute(0, 2, 3, 1)
-    image = F.layer_norm(image, norm.weight.shape, norm.weight, norm.bias, norm.eps).permute(0, 3, 1, 2)
-    return layers[2:](image)
+    image = F.layer_norm(image, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    image = layers[3](layers[2](image).permute(0, 3, 1, 2))
+    return layers[4](image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def filtered(image: Tensor, filters: Tensor) -> Tensor:
     """Return what each of the filters (B, C, outputs) makes of its image (B, C, H, W), as (B, outputs, H, W)."""
-    pixels = image.permute(0, 2, 3, 1)  # in the order of the memory, so that no copy is made
-    return (pixels.flatten(1, 2) @ filters).view(*pixels.shape[:3], -1).permute(0, 3, 1, 2)
+    pixels = image.permute(0, 2, 3, 1).flatten(1, 2)  # in the order of the memory, so that no copy is made
+    return (filters.transpose(1, 2) @ pixels.transpose(1, 2)).unflatten(2, image.shape[2:])
 
 
 def _part(weights: Mapping[str, Tensor], prefix: str, name: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,7 @@ class Watch:
         for members in slices:
             for tally, probabilities in zip(self.tallies, members, strict=True):
                 tally.add(probabilities)
-            mean = np.mean(members, axis=0)
+            mean = functools.reduce(np.add, members) / np.float32(len(members))  # np.mean would copy them together
             for name, planes in self.maps.items():
                 plane = entropy(mean, self.labels) if name == "entropy" else disagreement(members, self.labels)
                 planes.append(plane.astype(np.float16))

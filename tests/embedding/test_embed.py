@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from autosam_net.data.plan import Encoding
 from autosam_net.embedding import embed
 from autosam_net.embedding.cache import entry_folder
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder, preprocessed_cases
@@ -44,6 +45,25 @@ def test_the_embeddings_of_image_are_the_views_themselves(prepared: Prepared) ->
     drawn, labels = draw_view(inputs[0], plain.labels.row(0), view_seed(name, 0, 1), plan.encoding.rotation)
     np.testing.assert_array_equal(view.embedding.row(0), drawn.astype(np.float16))
     np.testing.assert_array_equal(view.labels.row(0), labels)
+
+
+def test_inputs_in_which_nothing_is_cost_one_pass_together(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, passes = prepared.plan.encoding.input_size, []
+    inputs = np.zeros((5, 3, size, size), np.float32)
+    inputs[[1, 3]] = np.random.default_rng(0).random((2, 3, size, size))
+    expected = EncoderSource(prepared.plan.encoding, "cpu").encode(inputs[[0, 1, 2, 3]])
+    source = EncoderSource(prepared.plan.encoding, "cpu")
+    published = embed.encode_inputs
+
+    def counted(encoder: torch.nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:
+        passes.append(len(images))
+        return published(encoder, images, encoding)
+
+    monkeypatch.setattr(embed, "encode_inputs", counted)
+    torch.testing.assert_close(source.encode(inputs)[:4], expected, atol=5e-3, rtol=5e-3)
+    assert not np.array_equal(expected[0], expected[1])
+    source.encode(inputs[[0, 2, 4]])
+    assert sorted(passes) == [1, 2]
 
 
 def test_a_second_call_never_loads_the_encoder(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

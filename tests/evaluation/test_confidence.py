@@ -56,6 +56,17 @@ def test_confidences_do_not_depend_on_how_a_case_is_cut_into_slices(labels: Labe
         assert vars(parts.confidences()[name]) == pytest.approx(vars(one), rel=1e-5)
 
 
+def test_large_slices_are_summed_to_rounding() -> None:
+    """Rows are summed in float32, and rows in turn in float64."""
+    probabilities = np.repeat(np.repeat(softmax(0), 200, axis=1), 100, axis=2)
+    small, large = ConfidenceTally(CLASSES), ConfidenceTally(CLASSES)
+    small.add(softmax(0))
+    large.add(probabilities)
+    for name, one in small.confidences().items():
+        assert one is not None
+        assert vars(large.confidences()[name]) == pytest.approx(vars(one), rel=1e-5)
+
+
 def test_the_agreement_is_the_soft_dice_with_the_decided_pixels() -> None:
     probabilities = softmax(0)
     tally = ConfidenceTally(CLASSES)

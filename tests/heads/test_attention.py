@@ -1,6 +1,8 @@
-"""Folded attention is SAM's, number by number and gradient by gradient."""
+"""Folded attention and its transformer are SAM's, number by number and gradient by gradient."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from segment_anything.modeling import TwoWayTransformer
 from segment_anything.modeling.transformer import Attention
 from torch import Tensor
 
-from autosam_net.heads.attention import FoldedAttention, fold_attention
+from autosam_net.heads.attention import FoldedAttention, FoldedTransformer
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 9])  # with 9 tokens and 4 heads of 8 channels nothing is folded
@@ -38,7 +40,26 @@ def test_weights_keep_their_names_and_no_random_number_is_drawn() -> None:
     transformer = TwoWayTransformer(depth=2, embedding_dim=32, num_heads=2, mlp_dim=16)
     names = list(transformer.state_dict())
     torch.manual_seed(0)
-    assert list(fold_attention(transformer).state_dict()) == names
+    assert list(FoldedTransformer(transformer).state_dict()) == names
     drawn = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(1), drawn)
+
+
+@pytest.mark.parametrize("tokens", [3, 9])  # with 9 tokens nothing is folded
+@pytest.mark.parametrize("images", [1, 2])  # that share their positions, or have their own
+def test_the_transformer_computes_what_the_published_one_does(tokens: int, images: int) -> None:
+    torch.manual_seed(0)
+    published = TwoWayTransformer(depth=2, embedding_dim=64, num_heads=4, mlp_dim=16).double()
+    folded = FoldedTransformer(copy.deepcopy(published))
+    image, positions = torch.randn(2, 64, 5, 6).double(), torch.randn(images, 64, 5, 6).double()
+    prompts = torch.randn(2, tokens, 64).double()
+    expected = published(image, positions.expand(2, -1, -1, -1), prompts)
+    found = folded(image, positions, prompts)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    for part in (*found, *expected):
+        part.square().sum().backward(retain_graph=True)
+    gradients = {name: weights.grad for name, weights in published.named_parameters()}
+    for name, weights in folded.named_parameters():
+        torch.testing.assert_close(weights.grad, gradients[name], msg=name)

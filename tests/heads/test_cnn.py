@@ -5,7 +5,7 @@ import torch
 
 from autosam_net.data.plan import CELL
 from autosam_net.errors import PlanError
-from autosam_net.heads.cnn import JointConv2d
+from autosam_net.heads.cnn import DetailPath, JointConv2d, PixelwiseGELU
 from autosam_net.heads.head import HeadShape, build_head
 
 SHAPE = HeadShape(4, 256, 4, 32)
@@ -93,3 +93,15 @@ def test_the_features_of_the_pixels_lie_channels_last() -> None:
     head = build_head("cnn", WITH_PIXELS, {}, {})
     features = head.detail.pixels(torch.randn(2, 1, 64, 64))
     assert features.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gelu_in_the_order_of_the_memory_is_gelu(layout: torch.memory_format) -> None:
+    features = torch.randn(2, 8, 6, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
+    torch.testing.assert_close(PixelwiseGELU()(features), torch.nn.functional.gelu(features), rtol=1e-4, atol=1e-5)
+
+
+def test_the_pixels_features_are_halved_to_the_mean_of_four() -> None:
+    features = torch.randn(2, 8, 12, 16, generator=torch.Generator().manual_seed(0))
+    halved = DetailPath(1, 32, 16).halves[0](features)
+    torch.testing.assert_close(halved, torch.nn.functional.avg_pool2d(features, 2))

@@ -70,3 +70,13 @@ def test_a_decoder_of_another_layout_is_refused(decoder_weights: dict[str, Tenso
     weights = {key: value for key, value in decoder_weights.items() if "norm_final_attn" not in key}
     with pytest.raises(WeightsError, match=r"mask decoder is not SAM's \(.*norm_final_attn"):
         new_head(weights)
+
+
+def test_positions_move_in_training_only(decoder_weights: dict[str, Tensor]) -> None:
+    head = new_head(decoder_weights, dropout=0.0)
+    embedding = torch.randn(2, 256, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        still = head(embedding)
+        assert torch.equal(head(embedding), still)
+        assert not torch.allclose(head.train()(embedding), still)
+        assert torch.equal(head.eval()(embedding), still)
