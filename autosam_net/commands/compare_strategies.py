@@ -20,12 +20,12 @@ from autosam_net.commands.cli import (
     new_parser,
     run,
 )
-from autosam_net.commands.trials import (
-    Trial,
-    add_trials,
+from autosam_net.commands.trainings import (
+    Training,
+    add_trainings,
     check_held_out,
     check_recorded,
-    new_trial,
+    new_training,
     parse_numbers,
     train_missing,
 )
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--from-head", action="store_true", help=twins)
     blocks = "LoRA and adapters in the encoder's last N attention blocks, with what lies below cached (default: all)"
     parser.add_argument("--last-blocks", nargs="+", default=["all"], metavar="N", help=blocks)
-    add_trials(parser, seeds=1)
+    add_trainings(parser, seeds=1)
     parser.add_argument("--steps", type=int, metavar="N", help="compare after as many training steps, too or instead")
     add_device(parser)
     add_memory(parser)
@@ -95,38 +95,38 @@ class _Table:
     dataset: DatasetSpec
     plan: Plan
     folders: Folders
-    trials: Sequence[Trial]
+    trainings: Sequence[Training]
 
     def fill(self) -> None:
         """Train what is missing, write the tables after each training, and show the last."""
         from autosam_net.evaluation.strategies import strategies_table, write_strategies
 
         output = self.folders.results
-        train_missing(self.trials, self._train, lambda: write_strategies(output, self.title, self._records()))
+        train_missing(self.trainings, self._train, lambda: write_strategies(output, self.title, self._records()))
         print(f"{self.title}\n\n{strategies_table(self._records())}\n")
         print(f"runs.csv, table.csv, table.md and strategies.png: {output}", flush=True)
 
-    def _train(self, trial: Trial) -> None:
+    def _train(self, training: Training) -> None:
         work = partial(_train_one, dataset=self.dataset, plan=self.plan, folders=self.folders)
-        in_own_process(work, trial, trial.model.name)
+        in_own_process(work, training, training.model.name)
 
     def _records(self) -> list[LabelRun]:
-        return [trial.record(_figures(trial)) for trial in self.trials if trial.is_finished]
+        return [training.record(_figures(training)) for training in self.trainings if training.is_finished]
 
 
-def _train_one(trial: Trial, dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:
+def _train_one(training: Training, dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:
     load_libraries("monai.losses")  # behind a bar: this process is new
     from autosam_net.inference.validate import train_and_validate
 
-    train_and_validate(dataset, plan, trial.configuration, trial.fold, trial.options, folders)
+    train_and_validate(dataset, plan, training.configuration, training.fold, training.options, folders)
 
 
-def _figures(trial: Trial) -> Mapping[str, float | None]:
+def _figures(training: Training) -> Mapping[str, float | None]:
     from autosam_net.evaluation.strategies import read_strategy_figures
 
-    options, models = trial.options, trial.model.path.parent
-    head = models / options.untuned.run_name(trial.configuration) / trial.folder.name
-    return read_strategy_figures(trial.folder, options.device, head if options.from_head else None)
+    options, models = training.options, training.model.path.parent
+    head = models / options.untuned.run_name(training.configuration) / training.folder.name
+    return read_strategy_figures(training.folder, options.device, head if options.from_head else None)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -171,7 +171,7 @@ def _table(
     # the last blocks alone take less, of which nothing is known
     whole = [f"tune:{tune}" for tune, last_blocks, _ in variants if last_blocks is None]
     demand_planned_memory(plan, "encode", f"train:{arguments.head}", *whole)
-    trials = []
+    trainings = []
     for (encoder, name), variant in product(configurations.items(), variants):
         tune, last_blocks, from_head = variant
         title = f"{encoder} {tune}" + (f", last {last_blocks} blocks" if last_blocks else "")
@@ -181,9 +181,9 @@ def _table(
             options = replace(options, from_head=from_head)
             settings = plan.for_configuration(name, options.tuning).configuration(name)
             options = budget.limit(options, settings)
-            trials.append(new_trial(title, dataset, plan, name, arguments.fold, options, own))
-    check_recorded(trials, plan)
-    return _Table(f"{plan.dataset}, {arguments.head}, {budget} each", dataset, plan, own, trials)
+            trainings.append(new_training(title, dataset, plan, name, arguments.fold, options, own))
+    check_recorded(trainings, plan)
+    return _Table(f"{plan.dataset}, {arguments.head}, {budget} each", dataset, plan, own, trainings)
 
 
 def _on_encoders(plan: Plan, head: str, encoders: Sequence[str]) -> tuple[Plan, dict[str, str]]:

@@ -9,12 +9,12 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from autosam_net.commands.cli import add_device, demand_positive, device_of, folders_of, load_libraries, new_parser, run
-from autosam_net.commands.trials import (
-    Trial,
-    add_trials,
+from autosam_net.commands.trainings import (
+    Training,
+    add_trainings,
     check_held_out,
     check_recorded,
-    new_trial,
+    new_training,
     parse_numbers,
     train_missing,
 )
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("dataset", help="number or name of the data set, e.g. 27")
     parser.add_argument("-c", "--configurations", nargs="+", required=True, metavar="NAME", help="of the plan: cnn vit")
-    add_trials(parser, seeds=3)
+    add_trainings(parser, seeds=3)
     parser.add_argument(
         "--unlabelled", action="store_true", help="also with the fold's other patients as unlabelled cases"
     )
@@ -63,15 +63,15 @@ def _measure(arguments: argparse.Namespace) -> None:
     folders = folders_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)
     plan = load_checked_plan(folders.preprocessed / dataset.name / "plan.json")
-    trials = _trials(arguments, numbers, dataset, plan, folders)
+    trainings = _trainings(arguments, numbers, dataset, plan, folders)
     untrained = _zero_shot_records(arguments, dataset, plan, folders)
     output = folders.results / dataset.name / "label_efficiency"
 
-    def train(trial: Trial) -> None:
-        train_and_validate(dataset, plan, trial.configuration, trial.fold, trial.options, folders)
+    def train(training: Training) -> None:
+        train_and_validate(dataset, plan, training.configuration, training.fold, training.options, folders)
 
-    train_missing(trials, train, lambda: write_label_efficiency(output, [*untrained, *_records(trials)]))
-    print(label_efficiency_table([*untrained, *_records(trials)]))
+    train_missing(trainings, train, lambda: write_label_efficiency(output, [*untrained, *_records(trainings)]))
+    print(label_efficiency_table([*untrained, *_records(trainings)]))
     print(f"runs.csv, table.csv and label_efficiency.png: {output}")
 
 
@@ -97,26 +97,26 @@ def _zero_shot_records(
     ]
 
 
-def _records(trials: Sequence[Trial]) -> list[LabelRun]:
+def _records(trainings: Sequence[Training]) -> list[LabelRun]:
     from autosam_net.evaluation.run_table import read_figures
 
-    return [trial.record(read_figures(trial.folder)) for trial in trials if trial.is_finished]
+    return [training.record(read_figures(training.folder)) for training in trainings if training.is_finished]
 
 
-def _trials(
+def _trainings(
     arguments: argparse.Namespace, numbers: Sequence[int | None], dataset: DatasetSpec, plan: Plan, folders: Folders
-) -> list[Trial]:
+) -> list[Training]:
     """Return all trainings in the order of the tables; a wrong word is named before the first of them begins."""
     from autosam_net.training.run import TrainingOptions
 
     check_held_out(dataset, arguments.fold, folders)
     always = TrainingOptions(max_minutes=arguments.max_minutes, device=device_of(arguments), resume=True)
-    trials = []
+    trainings = []
     for name in dict.fromkeys(arguments.configurations):
         plan.configuration(name)
         for n, seed, unlabelled in product(numbers, range(arguments.seeds), (False, True)[: 1 + arguments.unlabelled]):
             options = replace(always, labelled=n, unlabelled=unlabelled, seed=seed)
             title = f"{name} (unlabelled)" if unlabelled else name
-            trials.append(new_trial(title, dataset, plan, name, arguments.fold, options, folders))
-    check_recorded(trials, plan)
-    return trials
+            trainings.append(new_training(title, dataset, plan, name, arguments.fold, options, folders))
+    check_recorded(trainings, plan)
+    return trainings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from autosam_net.commands.label_efficiency import main
-from autosam_net.commands.trials import parse_numbers
+from autosam_net.commands.trainings import parse_numbers
 from autosam_net.data.prompts import PromptOptions
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.inference import validate

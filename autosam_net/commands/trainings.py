@@ -23,7 +23,7 @@ WITHOUT_EFFECT = {"device", "resume", "overwrite", "anyway"}  # options that do 
 
 
 @dataclass(frozen=True)
-class Trial:
+class Training:
     """One training that belongs to a table.
 
     Attributes:
@@ -59,7 +59,7 @@ class Trial:
         return LabelRun(self.name, labelled, self.patients, self.options.seed, figures, prompts)
 
 
-def add_trials(parser: argparse.ArgumentParser, seeds: int) -> None:
+def add_trainings(parser: argparse.ArgumentParser, seeds: int) -> None:
     """Add the flags that say on which patients trainings are compared; `seeds` is the default of --seeds."""
     parser.add_argument(
         "--labelled", nargs="+", required=True, metavar="N", help="numbers of patients to train on; all for every one"
@@ -85,7 +85,7 @@ def parse_numbers(arguments: argparse.Namespace, name: str) -> list[int | None]:
     return numbers
 
 
-def new_trial(
+def new_training(
     name: str,
     dataset: DatasetSpec,
     plan: Plan,
@@ -93,7 +93,7 @@ def new_trial(
     fold: str,
     options: TrainingOptions,
     folders: Folders,
-) -> Trial:
+) -> Training:
     """Return a training to be done; nothing is computed.
 
     Raises:
@@ -106,7 +106,7 @@ def new_trial(
     split = training_split(dataset, fold, options, folders)
     cases = {"trained_on": split.train, "held_out": split.val, "unlabelled": others}
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-    return Trial(name, configuration, options, count_patients(split, dataset, folders), cases, model, fold)
+    return Training(name, configuration, options, count_patients(split, dataset, folders), cases, model, fold)
 
 
 def check_held_out(dataset: DatasetSpec, fold: str, folders: Folders) -> None:
@@ -123,45 +123,49 @@ def check_held_out(dataset: DatasetSpec, fold: str, folders: Folders) -> None:
     label_files(dataset, held_out_cases(splits, fold))
 
 
-def check_recorded(trials: Sequence[Trial], plan: Plan) -> None:
+def check_recorded(trainings: Sequence[Training], plan: Plan) -> None:
     """Refuse earlier trainings by other settings or on other cases: a table compares what was trained in one way.
 
     Raises:
         ModelError: the plan, the options or the cases of one were others.
     """
-    for trial in trials:
-        if (trial.folder / "run.json").is_file():
-            _check_one(trial, plan)
+    for training in trainings:
+        if (training.folder / "run.json").is_file():
+            _check_one(training, plan)
 
 
-def _check_one(trial: Trial, plan: Plan) -> None:
+def _check_one(training: Training, plan: Plan) -> None:
     from autosam_net.data.plan import load_plan
 
-    followed = plan.for_configuration(trial.configuration, trial.options.tuning, trial.options.prompt_kind)
-    trial.model.check_plan(followed)
-    manifest = read_sealed(trial.folder / "run.json")
-    recorded, options = manifest["options"], to_json(trial.options)
-    names = [field.name for field in fields(trial.options) if field.name not in WITHOUT_EFFECT]
+    followed = plan.for_configuration(training.configuration, training.options.tuning, training.options.prompt_kind)
+    training.model.check_plan(followed)
+    manifest = read_sealed(training.folder / "run.json")
+    recorded, options = manifest["options"], to_json(training.options)
+    names = [field.name for field in fields(training.options) if field.name not in WITHOUT_EFFECT]
     differing = [f"{name} {recorded[name]}" for name in names if recorded.get(name, options[name]) != options[name]]
-    settings = load_plan(trial.model.plan_file).configurations.get(trial.configuration)
-    if settings != followed.configuration(trial.configuration):
-        differing.append(f"other settings of {trial.configuration} in its plan.json")
-    parts = [name for name, cases in trial.cases.items() if set(manifest.get(name, cases)) != set(cases)]
+    settings = load_plan(training.model.plan_file).configurations.get(training.configuration)
+    if settings != followed.configuration(training.configuration):
+        differing.append(f"other settings of {training.configuration} in its plan.json")
+    parts = [name for name, cases in training.cases.items() if set(manifest.get(name, cases)) != set(cases)]
     differing += [f"other cases as {name} in its run.json" for name in parts]
     if differing:
-        raise ModelError(f"{trial.folder}: trained with {', '.join(differing)}. Move it away, and it is trained anew.")
+        raise ModelError(
+            f"{training.folder}: trained with {', '.join(differing)}. Move it away, and it is trained anew."
+        )
 
 
-def train_missing(trials: Sequence[Trial], train: Callable[[Trial], object], write: Callable[[], None]) -> None:
+def train_missing(
+    trainings: Sequence[Training], train: Callable[[Training], object], write: Callable[[], None]
+) -> None:
     """Train what is not finished, those of the first seed first.
 
     Args:
         write: called after each and at the end; a stopped command leaves the tables of what is there.
     """
-    for position, trial in enumerate(sorted(trials, key=lambda trial: trial.options.seed), start=1):
-        if not trial.is_finished:
-            print(f"{position} of {len(trials)}: {trial.model.name} fold {trial.fold}", flush=True)
-            train(trial)
+    for position, training in enumerate(sorted(trainings, key=lambda training: training.options.seed), start=1):
+        if not training.is_finished:
+            print(f"{position} of {len(trainings)}: {training.model.name} fold {training.fold}", flush=True)
+            train(training)
             _shown(write)
     _shown(write)
 
