@@ -279,7 +279,7 @@ def in_own_process(function: Callable[[Item], Result], item: Item, description: 
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import active_children, get_context
 
-    job = _Job(function, os.getcwd(), loaded_plugins(), memory_limit_mib())
+    job, others = _Job(function, os.getcwd(), loaded_plugins(), memory_limit_mib()), active_children()
     with ProcessPoolExecutor(1, get_context("spawn"), _speak_up_to, (log.level,)) as pool:
         try:
             return pool.submit(_do, job, item).result()
@@ -287,7 +287,7 @@ def in_own_process(function: Callable[[Item], Result], item: Item, description: 
             _explain(error, description)
             raise
         except (KeyboardInterrupt, SystemExit):  # of signals that may have come to this process alone
-            for process in active_children():
+            for process in set(active_children()).difference(others):
                 process.terminate()
             raise
 

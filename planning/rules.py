@@ -481,7 +481,10 @@ def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, 
             "that too few steps through it would fit an hour"
         )
     if tuned is None:
-        return "head", "the encoder stays frozen: it has no blocks to tune, or there is no memory for it"
+        return "head", (
+            f"the encoder stays frozen, at {seconds:.2g} s for one input on {machine.device}: it has no blocks to "
+            "tune, or there is no memory for it"
+        )
     step, need = TUNED_BATCH * tuned.seconds_per_input, tuned.memory_mib[TUNING]
     steps = _round_down(TUNING_SECONDS / step)
     figures = f"a step of {TUNED_BATCH} inputs through the encoder takes {step:.2g} s on {machine.device}"

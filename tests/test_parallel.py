@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,10 @@ def test_work_in_a_process_of_its_own_ends_with_this_one(tmp_path: Path) -> None
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     begin = time.monotonic()
+    other = get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True)
+    other.start()
     with pytest.raises(KeyboardInterrupt):
         parallel.in_own_process(work, tmp_path, "waiting")
     assert time.monotonic() - begin < 300
+    assert other.is_alive(), "what else this process has started goes on"
+    other.terminate()

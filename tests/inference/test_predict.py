@@ -129,7 +129,7 @@ def test_heads_side_by_side_share_tiles_that_do_not_fit_in_one_batch(
     case: PreprocessedCase, source: EncoderSource, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setitem(embed.BATCH, "cpu", batch)
-    image = np.zeros((1, 3, 100, 80), np.float32)
+    image = np.random.default_rng(0).random((1, 3, 100, 80), np.float32)
     properties = replace(case.properties, shape=(3, 100, 80))
     passes = []
     plain_forward = source.encoder.forward

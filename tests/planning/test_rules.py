@@ -322,7 +322,13 @@ def test_channel_names_reach_the_reason() -> None:
 @pytest.mark.parametrize(
     ("device", "tuned", "patients", "expected", "why"),
     [
-        ("cpu", None, 80, "head", "it has no blocks to tune, or there is no memory for it"),
+        (
+            "cpu",
+            None,
+            80,
+            "head",
+            "at 0.4 s for one input on cpu: it has no blocks to tune, or there is no memory for it",
+        ),
         ("cpu", TunedProbe(1.5, {rules.TUNING: 3e3}), 80, "head", "600 fit an hour, under the 1000"),
         ("cuda", TunedProbe(0.01, {rules.TUNING: 9e3}), 80, "head", "takes 9000 MiB of memory, 8000 are there"),
         ("cuda", TunedProbe(0.01, {rules.TUNING: 3e3}), 4, "head", "trains on 4 patients, under the 5"),
