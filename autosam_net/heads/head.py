@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,6 +120,15 @@ def takes_prompts(name: str) -> bool:
         UsageError: no head of that name.
     """
     return HEADS.get(name).recipe.prompts is not None
+
+
+def pixelwise(layer: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
+    """Return what a layer makes of features (B, C, H, W) that it is given as (B, H, W, C), the order of channels last.
+
+    Only of contiguous memory does torch let oneDNN compute GELU on a CPU, in half the time of its own loop; a norm over
+    the last axis takes one pass.
+    """
+    return layer(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def enlarge(features: Tensor, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from autosam_net.errors import WeightsError
 from autosam_net.heads.attention import FoldedTransformer
-from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge
+from autosam_net.heads.head import HEADS, HeadShape, Recipe, enlarge, pixelwise
 from autosam_net.heads.positions import encode_grid, encode_places, pixel_centres
 
 WIDTH = 256  # of SAM's decoder
@@ -122,13 +122,16 @@ class VitHead(nn.Module):
 def upscale(image: Tensor, layers: nn.Sequential) -> Tensor:
     """Return what the up-scaling layers of SAM's decoder make of an image (B, C, h, w), as (B, C / 8, 4 h, 4 w).
 
-    Norm and GELU are computed in the order of channels-last memory: in one pass, and by oneDNN.
+    The norm's own code takes several passes.
     """
     norm: Any = layers[1]
-    image = layers[0](image).permute(0, 2, 3, 1)
-    image = F.layer_norm(image, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-    image = layers[3](layers[2](image).permute(0, 3, 1, 2))
-    return layers[4](image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def activated(pixels: Tensor) -> Tensor:
+        normed = F.layer_norm(pixels, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+        result: Tensor = layers[2](normed)
+        return result
+
+    return pixelwise(layers[4], layers[3](pixelwise(activated, layers[0](image))))
 
 
 def filtered(image: Tensor, filters: Tensor) -> Tensor:
