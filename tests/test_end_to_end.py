@@ -22,8 +22,8 @@ EDITS = {  # by hand, for speed: fewer pixels, fewer encoder passes, fewer itera
     "preprocessing": {"spacing": 1.125},
     "encoding": {"input_size": 128, "maximum_views": 1},
 }
-TRAINING = {"iterations": 40, "batch_size": 4}
-REACHED = 0.8  # mean Dice on the two test cases; measured: 0.92
+TRAINING = {"iterations": 80, "batch_size": 4}
+REACHED = 0.8  # mean Dice on the two test cases; measured: 0.96
 
 
 class Session:

@@ -22,7 +22,7 @@ GROWING = ("cases.csv", "training_log.csv")
 """Tables in which what was finished is kept, a line each."""
 FOLLOWING = ("progress.png", "cases.csv.sha256")
 """The picture and the checksum of such a table."""
-ROOM = 4096  # KiB
+ROOM = 8192  # KiB
 LINES = 700  # bytes, enough for what a command says: it goes into a file, too
 
 

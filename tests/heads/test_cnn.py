@@ -15,7 +15,7 @@ FOLDED = 256 + CELL**2
 
 def test_it_is_small() -> None:
     head = build_head("cnn", WITH_PIXELS, {}, {})
-    assert sum(parameter.numel() for parameter in head.parameters()) < 250_000
+    assert sum(parameter.numel() for parameter in head.parameters()) < 350_000
 
 
 def test_the_widths_are_settings() -> None:
@@ -27,6 +27,21 @@ def test_the_widths_are_settings() -> None:
 def test_widths_that_do_not_fit_are_refused(name: str, value: float) -> None:
     with pytest.raises(PlanError, match=f"head 'cnn': {name} is {value:g}, expected an even number of channels"):
         build_head("cnn", SHAPE, {name: value}, {})
+
+
+def test_the_depth_is_a_setting() -> None:
+    few, many = (build_head("cnn", SHAPE, {"depth": depth}, {}) for depth in (0, 2))
+    assert len(few.coarse) == 1
+    assert len(many.coarse) == 3
+    embedding = torch.randn(1, 64, 8, 8)
+    block = many.coarse[2]
+    torch.testing.assert_close(block(embedding), embedding + block.layers(embedding))
+
+
+@pytest.mark.parametrize("depth", [-1, 1.5])
+def test_a_depth_that_is_no_number_of_blocks_is_refused(depth: float) -> None:
+    with pytest.raises(PlanError, match=f"head 'cnn': depth is {depth:g}, expected a whole number of blocks"):
+        build_head("cnn", SHAPE, {"depth": depth}, {})
 
 
 @pytest.mark.parametrize("shape", [SHAPE, HeadShape(4, 256, 4, 64, pixels=0)])
@@ -52,14 +67,14 @@ def test_the_pixels_reach_the_logits_only_by_the_detail_path() -> None:
         assert difference[:16].max() == 0.0  # far away
 
 
-@pytest.mark.parametrize("shape", [HeadShape(4, 256, 4, 128), HeadShape(4, 256, 4, 128, pixels=1)])
+@pytest.mark.parametrize("shape", [HeadShape(4, 256, 4, 192), HeadShape(4, 256, 4, 192, pixels=1)])
 def test_the_inside_of_a_part_gets_the_logits_of_the_whole(shape: HeadShape) -> None:
     torch.manual_seed(0)
     head = build_head("cnn", shape, {}, {}).eval()
-    embedding = torch.randn(1, 256 + shape.pixels * CELL**2, 32, 32)
-    part = head(embedding[:, :, 8:24, 8:24])
-    assert part.shape == (1, 4, 64, 64)
-    torch.testing.assert_close(part[..., 20:44, 20:44], head(embedding)[..., 52:76, 52:76], rtol=1e-4, atol=1e-4)
+    embedding = torch.randn(1, 256 + shape.pixels * CELL**2, 48, 48)
+    part = head(embedding[:, :, 12:36, 12:36])
+    assert part.shape == (1, 4, 96, 96)
+    torch.testing.assert_close(part[..., 32:64, 32:64], head(embedding)[..., 80:112, 80:112], rtol=1e-4, atol=1e-4)
 
 
 def test_dropout_acts_in_training_only() -> None:
