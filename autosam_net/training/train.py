@@ -169,7 +169,7 @@ def train_head(
     records = records_of(dataset, split.train, folders)
     find_weights(plan.encoding.encoder, plan.encoding.weights_file)  # what is missing is named before a file is written
     model = ModelFolder(folders.results / dataset.name / options.run_name(configuration))
-    team.check_batch(settings.batch_size)
+    team.check_batch(_labelled_inputs(settings, lessons))
     start = start if lessons is None else lessons.start
     digest = _digest(plan, settings, options, records, lessons, start)
     busy = "another process is training this fold. Wait until it has finished."
@@ -300,7 +300,8 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
     loss_function = SegmentationLoss(run.plan.label_set).to(device)
     channels = head_shape(run.plan).channels
     lesson = partial(unlabelled_loss, mixed_precision=run.mixed_precision, channels=channels)
-    draw = partial(_draw, batches, unlabelled, run.options.seed, settings.batch_size, team.share)
+    size = _labelled_inputs(settings, run.lessons)
+    draw = partial(_draw, batches, unlabelled, run.options.seed, size, team.share)
 
     def learn(
         model: nn.Module, drawn: tuple[Batch, Batch | None, np.random.Generator]
@@ -321,6 +322,11 @@ def _optimize(run: _Run, state: TrainingState, batches: BatchSource, unlabelled:
         return loss, {"batch_dice": dice}
 
     optimize(run.course, state, draw, learn)
+
+
+def _labelled_inputs(settings: Configuration, lessons: Lessons | None) -> int:
+    """Return how many an iteration takes: a batch, or half of one beside as many pseudo-labelled inputs."""
+    return settings.batch_size if lessons is None else max(1, settings.batch_size // 2)
 
 
 def _draw(

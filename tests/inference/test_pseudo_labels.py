@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ from autosam_net.inference.pseudo_labels import sure_labels
 from autosam_net.inference.validate import train_and_validate
 from autosam_net.paths import Folders
 from autosam_net.training import loop
+from autosam_net.training.batches import CachedBatches
 from autosam_net.training.run import TrainingOptions
-from autosam_net.training.unlabelled import CONFIDENCE, unknown_value
+from autosam_net.training.unlabelled import CONFIDENCE, PseudoLabelledBatches, unknown_value
 from tests.support import Prepared
 
 CLASSES = LabelSet({"background": 0, "a": 1, "b": 2})
@@ -83,6 +85,18 @@ def test_the_rest_of_the_fold_is_learnt_from_and_compared(prepared: Prepared, fo
     assert (supervised / "validation" / "summary.json").is_file()
     assert {file.stem for file in supervised.glob("pseudo_labels/*/*.npy")} == parts[1]
     assert (supervised / "model.safetensors").read_bytes() != (folder / "model.safetensors").read_bytes()
+
+
+def test_half_of_what_an_iteration_sees_has_labels(prepared: Prepared, folders: Folders) -> None:
+    train_and_validate(prepared.dataset, prepared.plan, "cnn", "0", replace(OPTIONS, unlabelled=False), folders)
+    with (
+        patch.object(CachedBatches, "draw", autospec=True, side_effect=CachedBatches.draw) as labelled,
+        patch.object(PseudoLabelledBatches, "draw", autospec=True, side_effect=PseudoLabelledBatches.draw) as taught,
+    ):
+        train_and_validate(prepared.dataset, prepared.plan, "cnn", "0", OPTIONS, folders)
+    half = prepared.plan.configuration("cnn").batch_size // 2
+    for draw in (labelled, taught):
+        assert {call.args[2] for call in draw.call_args_list} == {half}
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bytes(
