@@ -15,7 +15,7 @@ from autosam_net.embedding.embed import EncoderSource
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import read_case
 from autosam_net.inference.model import Model
-from autosam_net.inference.predict import assemble_slices
+from autosam_net.inference.predict import assemble_slices, resized
 from autosam_net.preprocessing.slices import TileGrid
 from autosam_net.training.build import head_shape
 from autosam_net.training.manifest import peak_memory_mib
@@ -67,7 +67,7 @@ def _restoring(setting: Setting) -> list[Row]:
     grid = TileGrid((256, 256), 256, ((0, 0),))
 
     def ours() -> object:
-        return [labels.decode(one) for one in assemble_slices([[probabilities]], grid, plane)]
+        return [labels.decode(resized(one, plane)) for one in assemble_slices([[probabilities]], grid)]
 
     def theirs() -> object:  # nnU-Net's `resample_data_or_seg` of a slice, order 1
         maps = probabilities.numpy()

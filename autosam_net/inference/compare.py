@@ -23,7 +23,7 @@ from autosam_net.evaluation.report import check_pair, workers_for
 from autosam_net.evaluation.selection import DiceTable
 from autosam_net.imageio import read_label, write_label
 from autosam_net.inference.model import check_components, choose_folds, choose_models, load_head, models_of
-from autosam_net.inference.predict import probabilities_of_each
+from autosam_net.inference.predict import probabilities_of_each, resized
 from autosam_net.inference.validate import validate_fold
 from autosam_net.jsonio import read_sealed
 from autosam_net.parallel import map_cases, progress
@@ -198,16 +198,18 @@ def _predict_pairs(comparison: Comparison, fold: str, device: str) -> None:
     for name, entry in progress(pairs, f"pairs, fold {fold}", len(todo), name=lambda pair: pair[0]):
         case = load_case(cases_folder(dataset, folders) / name)
         slices = probabilities_of_each(case, heads, plan.label_set, source, entry, plan.encoding.poses)
-        decoded = _decode_pairs(slices, plan.label_set)
+        decoded = _decode_pairs(slices, plan.label_set, case.properties.cropped_shape[1:])
         for names, labels in zip(files.values(), decoded, strict=True):
             whole = keep_largest(restore(labels, case.properties), plan.largest_only())
             write_label(names[name], whole, case.properties.geometry)
 
 
-def _decode_pairs(slices: Iterable[Sequence[NDArray[np.float32]]], labels: LabelSet) -> list[NDArray[np.integer]]:
+def _decode_pairs(
+    slices: Iterable[Sequence[NDArray[np.float32]]], labels: LabelSet, plane: tuple[int, ...]
+) -> list[NDArray[np.integer]]:
     """Return the label map `(Z, Y, X)` of each pair of heads; probabilities are held for one slice at a time."""
     decoded = [
-        [labels.decode((first + second) / 2) for first, second in combinations(probabilities, 2)]
+        [labels.decode(resized(np.mean(pair, axis=0), plane)) for pair in combinations(probabilities, 2)]
         for probabilities in slices
     ]
     return [np.stack(planes) for planes in zip(*decoded, strict=True)]

@@ -189,7 +189,7 @@ class Model:
         log.debug("%s: %s", files.name, _in_words(image, case))
         prepared = time.monotonic()
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
-        watch = watch_members(labels, len(self.heads), outputs.maps)
+        watch = watch_members(labels, len(self.heads), case.properties.cropped_shape[1:], outputs.maps)
         slices = watch.recorded(self.members(case, outputs.prompts), outputs.maps, case.properties)
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
         members = watch.confidences()
@@ -216,7 +216,7 @@ class Model:
     def members(
         self, case: PreprocessedCase, prompts: Sequence[Prompt] | None = None
     ) -> Iterator[tuple[NDArray[np.float32], ...]]:
-        """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the cropped raw grid.
+        """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the preprocessed grid.
 
         Args:
             prompts: in voxels of the raw image, for a model that needs them.

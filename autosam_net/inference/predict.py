@@ -94,7 +94,8 @@ def slice_probabilities(
         poses: that are averaged with the plain one, for test-time augmentation.
         prompts: in preprocessed pixels, for heads that need them.
     """
-    return _slices(case, heads, labels, source, posed_readers(case, labels, source, cached, poses, prompts))
+    slices = _slices(case, heads, labels, source, posed_readers(case, labels, source, cached, poses, prompts))
+    return (resized(one, case.properties.cropped_shape[1:]) for one in slices)
 
 
 def probabilities_of_each(
@@ -106,10 +107,11 @@ def probabilities_of_each(
     poses: Sequence[str] = (),
     prompts: Sequence[Prompt] | None = None,
 ) -> Iterator[tuple[NDArray[np.float32], ...]]:
-    """Yield for every slice the probabilities of each head, as `slice_probabilities` does their mean.
+    """Yield for every slice the probabilities of each head `(outputs, Y, X)` on the preprocessed grid.
 
-    The heads go side by side: each batch of embeddings is read or encoded once, and held until the last head has the
-    slice for which the first head asked for it.
+    Their mean is to be `resized`, as `slice_probabilities` does it: once, not for every head. The heads go side by
+    side: each batch of embeddings is read or encoded once, and held until the last head has the slice for which the
+    first head asked for it.
     """
     readers = posed_readers(case, labels, source, cached, poses, prompts)
     tiles = len(tile_grid(case.properties.shape[1:], source.encoding).origins)
@@ -160,7 +162,7 @@ def _slices(
     )
     batches = batches_of(count_inputs(case.properties.shape, source.encoding), source.device)
     tiles = (_mean_probabilities(readers, indices, heads, labels, source) for indices in batches)
-    yield from assemble_slices(tiles, grid, case.properties.cropped_shape[1:])
+    yield from assemble_slices(tiles, grid)
 
 
 def _mean_probabilities(
@@ -184,10 +186,8 @@ def _mean_probabilities(
     return total.div_(len(readers) * len(heads))
 
 
-def assemble_slices(
-    batches: Iterable[Iterable[torch.Tensor]], grid: TileGrid, plane: tuple[int, ...]
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the slices `(outputs, Y, X)` on a plane of the cropped raw grid, each as soon as all its tiles are there.
+def assemble_slices(batches: Iterable[Iterable[torch.Tensor]], grid: TileGrid) -> Iterator[NDArray[np.float32]]:
+    """Yield the slices `(outputs, Y, X)`, each as soon as all its tiles are there.
 
     Args:
         batches: of the probabilities `(outputs, S, S)` of tiles, in the order of the encoder inputs.
@@ -199,7 +199,7 @@ def assemble_slices(
         while len(waiting) >= len(grid.origins):
             canvas = blend(waiting[: len(grid.origins)], grid, weights.to(waiting[0].device))
             del waiting[: len(grid.origins)]
-            yield _resize(canvas, plane).cpu().numpy()
+            yield canvas.cpu().numpy()
 
 
 def blending_weights(size: int) -> torch.Tensor:
@@ -223,7 +223,10 @@ def blend(tiles: Sequence[torch.Tensor], grid: TileGrid, weights: torch.Tensor) 
     return canvas / coverage
 
 
-def _resize(probabilities: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    if probabilities.shape[1:] == shape:
-        return probabilities
-    return functional.interpolate(probabilities[None], shape, mode="bilinear", align_corners=False)[0]
+def resized(maps: NDArray[np.float32], plane: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return maps `(outputs, y, x)` of a slice, interpolated bilinearly to a plane `(Y, X)` of the cropped raw grid."""
+    if maps.shape[1:] == plane:
+        return maps
+    interpolated = functional.interpolate(torch.from_numpy(maps)[None], plane, mode="bilinear", align_corners=False)
+    result: NDArray[np.float32] = interpolated[0].numpy()
+    return result

@@ -14,6 +14,7 @@ from autosam_net.data.case import CaseProperties
 from autosam_net.data.labels import LabelSet
 from autosam_net.evaluation.confidence import Confidence, ConfidenceTally, disagreement, entropy
 from autosam_net.imageio import write_fractions
+from autosam_net.inference.predict import resized
 from autosam_net.preprocessing.geometry import restore_slices
 
 MAPS_FOLDER = "uncertainty"  # not beside the label maps, where a map would be taken for one
@@ -26,24 +27,26 @@ class Watch:
     """Watches the members of an ensemble predict; of each map it holds one number a pixel, never the classes.
 
     Attributes:
+        plane: `(Y, X)` of the cropped raw grid.
         tallies: one a member.
         maps: "entropy" and, where members can contradict each other, "disagreement" -> planes `(Y, X)` float16.
     """
 
     labels: LabelSet
+    plane: tuple[int, ...]
     tallies: tuple[ConfidenceTally, ...]
     maps: Mapping[str, list[NDArray[np.float16]]] = field(default_factory=dict)
 
     def means(self, slices: Iterable[Sequence[Plane]]) -> Iterator[Plane]:
-        """Yield the mean over the members `(outputs, Y, X)` of every slice."""
+        """Yield the mean over the members of every slice, given on the preprocessed grid, on that of `plane`."""
         for members in slices:
             for tally, probabilities in zip(self.tallies, members, strict=True):
                 tally.add(probabilities)
             mean = functools.reduce(np.add, members) / np.float32(len(members))  # np.mean would copy them together
             for name, planes in self.maps.items():
-                plane = entropy(mean, self.labels) if name == "entropy" else disagreement(members, self.labels)
-                planes.append(plane.astype(np.float16))
-            yield mean
+                found = entropy(mean, self.labels) if name == "entropy" else disagreement(members, self.labels)
+                planes.append(resized(found[None], self.plane)[0].astype(np.float16))
+            yield resized(mean, self.plane)
 
     def recorded(
         self, slices: Iterable[Sequence[Plane]], paths: Mapping[str, Path], properties: CaseProperties
@@ -62,9 +65,9 @@ class Watch:
             write_fractions(paths[name], restore_slices(planes, properties, np.float16), properties.geometry)
 
 
-def watch_members(labels: LabelSet, members: int, maps: Iterable[str] = ()) -> Watch:
+def watch_members(labels: LabelSet, members: int, plane: tuple[int, ...], maps: Iterable[str] = ()) -> Watch:
     """Return a watch over so many members that has seen nothing yet."""
-    return Watch(labels, tuple(ConfidenceTally(labels) for _ in range(members)), {name: [] for name in maps})
+    return Watch(labels, plane, tuple(ConfidenceTally(labels) for _ in range(members)), {name: [] for name in maps})
 
 
 def map_names(members: int) -> tuple[str, ...]:

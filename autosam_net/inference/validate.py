@@ -18,7 +18,6 @@ from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.errors import UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
-from autosam_net.evaluation.confidence import ConfidenceTally
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary
 from autosam_net.evaluation.run_table import read_figures
 from autosam_net.files import alone
@@ -26,8 +25,9 @@ from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
 from autosam_net.inference.model import load_head
 from autosam_net.inference.model_card import write_model_card
-from autosam_net.inference.predict import slice_probabilities
+from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.pseudo_labels import write_lessons
+from autosam_net.inference.uncertainty import Watch, watch_members
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
@@ -150,20 +150,20 @@ def validate_fold(
     source = EncoderSource(plan.encoding, device)
     head = load_head(folder / "model.safetensors", plan, source)
 
-    tallies: dict[str, ConfidenceTally] = {}
+    watches: dict[str, Watch] = {}
 
     def slices_of(
         case: PreprocessedCase, entry: Mapping[str, CachedEmbedding], prompts: Sequence[Prompt] | None
     ) -> Iterator[NDArray[np.float32]]:
-        tally, labels = ConfidenceTally(plan.label_set), plan.label_set
-        tallies[case.properties.name] = tally
-        return tally.watched(slice_probabilities(case, [head], labels, source, entry, plan.encoding.poses, prompts))
+        labels, poses, properties = plan.label_set, plan.encoding.poses, case.properties
+        watch = watches[properties.name] = watch_members(labels, 1, properties.cropped_shape[1:])
+        return watch.means(probabilities_of_each(case, [head], labels, source, entry, poses, prompts))
 
     output = folder / "validation"
     poses, largest = plan.encoding.all_poses, plan.largest_only()
     with alone(output):
         summary = validate_cases(dataset, plan, output, cases, slices_of, device, folders, poses, largest)
-        rows = [confidence_rows(name, tally.confidences()) for name, tally in tallies.items()]
+        rows = [confidence_rows(name, watch.confidences()[0]) for name, watch in watches.items()]
         replace_columns(output / CASES_FILE, CONFIDENCE, {key: row for part in rows for key, row in part.items()})
         write_summary(summary, output)  # last: where it lies, the fold is validated
     _describe(ModelFolder(folder.parent), dataset, folders)

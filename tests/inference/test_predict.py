@@ -15,7 +15,13 @@ from autosam_net.data.plan import PLAIN, POSES
 from autosam_net.data.volume import Geometry
 from autosam_net.embedding import embed
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, preprocessed_cases
-from autosam_net.inference.predict import blend, blending_weights, probabilities_of_each, slice_probabilities
+from autosam_net.inference.predict import (
+    blend,
+    blending_weights,
+    probabilities_of_each,
+    resized,
+    slice_probabilities,
+)
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.slices import tile_grid
 from tests.support import Prepared
@@ -121,7 +127,8 @@ def test_heads_side_by_side_share_the_encoder_and_have_the_ensemble_as_their_mea
     passes.clear()
     apart = list(probabilities_of_each(case, heads, labels, source, poses=("flip_x", "turn_90")))
     assert passes == for_the_ensemble
-    np.testing.assert_allclose(np.stack([np.mean(each, axis=0) for each in apart]), np.stack(together), atol=1e-5)
+    means = [resized(np.mean(each, axis=0), case.properties.cropped_shape[1:]) for each in apart]
+    np.testing.assert_allclose(np.stack(means), np.stack(together), atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
