@@ -107,7 +107,7 @@ def prediction_mib(
     Args:
         voxels: of the raw image, one channel counted.
         preprocessed: numbers in the preprocessed image, all channels counted.
-        probabilities: of one slice on the raw grid: pixels times outputs times heads.
+        probabilities: of one slice, on the finer of raw and preprocessed grid: pixels times outputs times heads.
         encoding_mib: of the process with the encoder, one batch under way.
     """
     reading = CHANNEL_BYTES * channels * voxels

