@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -192,6 +193,15 @@ def test_work_in_a_process_of_its_own() -> None:
         parallel.in_own_process(lambda _: os._exit(9), "b", "checking")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, which it does not in what a script has started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_work_in_a_process_of_its_own_ends_with_this_one(tmp_path: Path) -> None:
     def work(place: Path) -> None:
         (place / "begun").touch()
