@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,11 @@ def free_memory_mib() -> float:
     if limit.is_file() and used.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdigit():
         free = min(free, (int(text) - int(used.read_text(encoding="utf-8"))) / 2**20)  # a container's share
     return max(free, 0.0)
+
+
+def resident_mib(highest: int) -> float:
+    """Return the MiB of a `ru_maxrss`, which macOS counts in bytes and other systems in KiB."""
+    return highest / MIB if sys.platform == "darwin" else highest / 1024
 
 
 @contextmanager

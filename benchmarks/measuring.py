@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autosam_net.data.case import PreprocessedCase
-from autosam_net.data.dataset import DatasetSpec, find_dataset
+from autosam_net.data.dataset import CaseFiles, DatasetSpec, find_dataset, training_cases
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.embedding.embed import preprocessed_cases
 from autosam_net.paths import Folders, find_folders
@@ -73,6 +73,11 @@ class Setting:
         """Return the first preprocessed cases."""
         names = preprocessed_cases(self.dataset, self.folders)[: self.cases]
         return [load_case(cases_folder(self.dataset, self.folders) / name) for name in names]
+
+    def spread_cases(self) -> list[CaseFiles]:
+        """Return raw cases from all over the data set: of several patients, as a plan needs them."""
+        cases = training_cases(self.dataset)
+        return cases[:: max(1, len(cases) // self.cases)][: self.cases]
 
     def in_turn(
         self, variants: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, warm_up: bool = True

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from autosam_net.data.dataset import training_cases
 from autosam_net.data.plan import StepEstimate, load_plan
-from autosam_net.memory import MIB
+from autosam_net.memory import resident_mib
 from benchmarks.measuring import Row, Setting
 from benchmarks.peer import run_command, write_part
 
@@ -19,11 +18,10 @@ WATCHED = (  # in a small process, since the peak of a new one is at least that 
 
 def measure(setting: Setting) -> list[Row]:
     """Return a row a stage, of some cases, from the raw files to the figures."""
-    cases = training_cases(setting.dataset)
-    chosen = cases[:: max(1, len(cases) // setting.cases)][: setting.cases]
-    part = write_part(setting.dataset, chosen, setting.scratch)
+    cases = setting.spread_cases()
+    part = write_part(setting.dataset, cases, setting.scratch)
     root, predictions = ("--root", str(setting.scratch)), str(setting.scratch / "predictions")
-    here, image = (*root, "--device", "cpu"), str(chosen[0].images[0])
+    here, image = (*root, "--device", "cpu"), str(cases[0].images[0])
     stages = {
         "plan": ("autosam_plan_and_preprocess", "-d", part.name, "--plan-only", *here),
         "preprocess": ("autosam_plan_and_preprocess", "-d", part.name, *root),
@@ -46,7 +44,7 @@ def peak_memory(name: str, *arguments: str) -> float:
         RuntimeError: it failed; with the end of what it printed.
     """
     printed = run_command("python", "-c", WATCHED, str(Path(sys.executable).parent / name), *arguments)
-    return int(printed.splitlines()[-1]) / (MIB if sys.platform == "darwin" else 1024)
+    return resident_mib(int(printed.splitlines()[-1]))
 
 
 def _in_words(estimate: StepEstimate | None) -> str:

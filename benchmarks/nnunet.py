@@ -23,9 +23,8 @@ FASTER = "times as fast as nnunetv2"
 
 def measure(setting: Setting) -> list[Row]:
     """Return the time of preprocessing and predicting a case, ours and theirs, on all cores."""
-    cases = training_cases(setting.dataset)
-    chosen = cases[:: max(1, len(cases) // setting.cases)][: setting.cases]  # of several patients, as a plan needs
-    peer = Peer(write_part(setting.dataset, chosen, setting.scratch), setting.scratch / "nnunet")
+    part = write_part(setting.dataset, setting.spread_cases(), setting.scratch)
+    peer = Peer(part, setting.scratch / "nnunet")
     peer.enter()
     return [*_preprocessing(setting, peer), *_prediction(setting, peer)]
 

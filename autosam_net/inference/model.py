@@ -189,8 +189,8 @@ class Model:
         log.debug("%s: %s", files.name, _in_words(image, case))
         prepared = time.monotonic()
         demand_memory(f"{files.name}: prediction", self._prediction_mib(case))
-        watch = watch_members(labels, len(self.heads), case.properties.cropped_shape[1:], outputs.maps)
-        slices = watch.recorded(self.members(case, outputs.prompts), outputs.maps, case.properties)
+        watch = watch_members(labels, len(self.heads), case.properties, outputs.maps)
+        slices = watch.recorded(self.members(case, outputs.prompts), outputs.maps)
         export_case(outputs.label, slices, case.properties, labels, outputs.probabilities, self.largest_only)
         members = watch.confidences()
         seconds = prepared - begin, time.monotonic() - prepared

@@ -109,7 +109,7 @@ def segment(
     volume = open_image(image, spacing)
     name = str(image) if isinstance(image, (str, Path)) else "image"
     case, labels = model.preprocess(name, volume), model.plan.label_set
-    watch = watch_members(labels, len(model.heads), case.properties.cropped_shape[1:])
+    watch = watch_members(labels, len(model.heads), case.properties)
     slices: Iterable[NDArray[np.float32]] = watch.means(model.members(case, prompts))
     whole = np.zeros((labels.outputs, *volume.shape), np.float16) if probabilities else None
     if whole is not None:

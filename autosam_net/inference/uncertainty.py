@@ -27,47 +27,48 @@ class Watch:
     """Watches the members of an ensemble predict; of each map it holds one number a pixel, never the classes.
 
     Attributes:
-        plane: `(Y, X)` of the cropped raw grid.
+        properties: of the case, with its grids.
         tallies: one a member.
         maps: "entropy" and, where members can contradict each other, "disagreement" -> planes `(Y, X)` float16.
     """
 
     labels: LabelSet
-    plane: tuple[int, ...]
+    properties: CaseProperties
     tallies: tuple[ConfidenceTally, ...]
     maps: Mapping[str, list[NDArray[np.float16]]] = field(default_factory=dict)
 
     def means(self, slices: Iterable[Sequence[Plane]]) -> Iterator[Plane]:
-        """Yield the mean over the members of every slice, given on the preprocessed grid, on that of `plane`."""
+        """Yield the mean over the members of every slice, given on the preprocessed grid, on the cropped raw grid."""
+        plane = self.properties.cropped_shape[1:]
         for members in slices:
             for tally, probabilities in zip(self.tallies, members, strict=True):
                 tally.add(probabilities)
             mean = functools.reduce(np.add, members) / np.float32(len(members))  # np.mean would copy them together
             for name, planes in self.maps.items():
                 found = entropy(mean, self.labels) if name == "entropy" else disagreement(members, self.labels)
-                planes.append(resized(found[None], self.plane)[0].astype(np.float16))
-            yield resized(mean, self.plane)
+                planes.append(resized(found[None], plane)[0].astype(np.float16))
+            yield resized(mean, plane)
 
-    def recorded(
-        self, slices: Iterable[Sequence[Plane]], paths: Mapping[str, Path], properties: CaseProperties
-    ) -> Iterator[Plane]:
+    def recorded(self, slices: Iterable[Sequence[Plane]], paths: Mapping[str, Path]) -> Iterator[Plane]:
         """Yield the means, and write the maps after the last one: a label map that is made of them comes later."""
         yield from self.means(slices)
-        self.write_maps(paths, properties)
+        self.write_maps(paths)
 
     def confidences(self) -> list[dict[str, Confidence | None]]:
         """Return the confidences of each member's own prediction."""
         return [tally.confidences() for tally in self.tallies]
 
-    def write_maps(self, paths: Mapping[str, Path], properties: CaseProperties) -> None:
+    def write_maps(self, paths: Mapping[str, Path]) -> None:
         """Write the maps on the raw grid, 0 outside the crop, with the raw image's geometry."""
         for name, planes in self.maps.items():
-            write_fractions(paths[name], restore_slices(planes, properties, np.float16), properties.geometry)
+            whole = restore_slices(planes, self.properties, np.float16)
+            write_fractions(paths[name], whole, self.properties.geometry)
 
 
-def watch_members(labels: LabelSet, members: int, plane: tuple[int, ...], maps: Iterable[str] = ()) -> Watch:
-    """Return a watch over so many members that has seen nothing yet."""
-    return Watch(labels, plane, tuple(ConfidenceTally(labels) for _ in range(members)), {name: [] for name in maps})
+def watch_members(labels: LabelSet, members: int, properties: CaseProperties, maps: Iterable[str] = ()) -> Watch:
+    """Return a watch over so many members that has seen nothing yet of a case."""
+    tallies = tuple(ConfidenceTally(labels) for _ in range(members))
+    return Watch(labels, properties, tallies, {name: [] for name in maps})
 
 
 def map_names(members: int) -> tuple[str, ...]:

@@ -155,8 +155,8 @@ def validate_fold(
     def slices_of(
         case: PreprocessedCase, entry: Mapping[str, CachedEmbedding], prompts: Sequence[Prompt] | None
     ) -> Iterator[NDArray[np.float32]]:
-        labels, poses, properties = plan.label_set, plan.encoding.poses, case.properties
-        watch = watches[properties.name] = watch_members(labels, 1, properties.cropped_shape[1:])
+        labels, poses = plan.label_set, plan.encoding.poses
+        watch = watches[case.properties.name] = watch_members(labels, 1, case.properties)
         return watch.means(probabilities_of_each(case, [head], labels, source, entry, poses, prompts))
 
     output = folder / "validation"

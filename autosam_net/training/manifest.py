@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from autosam_net.memory import MIB, resident_mib
 from autosam_net.parallel import available_cores
 
-MIB = 2**20
 PACKAGES = ("autosam_net", "numpy", "SimpleITK", "monai", "batchgenerators")
 
 
@@ -50,8 +50,7 @@ def peak_memory_mib(device: str) -> float:
         import resource
     except ImportError:  # Windows
         return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024
+    return resident_mib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def device_name(device: str) -> str:
