@@ -13,7 +13,7 @@ from autosam_net.errors import AutosamError
 
 MIB = 2**20
 PROCESS_MIB = 250.0  # of a process with all that preprocessing imports
-ENCODING_MIB = 1500.0  # of a process with torch and an encoder, where no plan says it
+ENCODING_MIB = 1750.0  # of a process with torch and the default encoder, where no plan says it
 CHANNEL_BYTES = 20  # of a raw voxel and channel: a file of float64, twice on reading, and the float32 it becomes
 EVALUATING_MIB = 900.0  # of a process with the library of distances, which imports torch
 LABEL_BYTES = 16  # of a raw voxel while its label map is read, resampled or measured

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autosam_net.data.plan import StepEstimate, load_plan
 from autosam_net.memory import resident_mib
+from autosam_net.paths import find_folders
 from benchmarks.measuring import Row, Setting
 from benchmarks.peer import run_command, write_part
 
@@ -30,7 +31,7 @@ def measure(setting: Setting) -> list[Row]:
         "evaluate": ("autosam_evaluate", "-r", str(part.folder / "labelsTr"), "-p", predictions, "--chill"),
     }
     peaks = {stage: peak_memory(*command) for stage, command in stages.items()}
-    predicted = load_plan(setting.folders.preprocessed / part.name / "plan.json").estimates
+    predicted = load_plan(find_folders(setting.scratch).preprocessed / part.name / "plan.json").estimates
     return [
         Row(f"peak memory of {stage}", ratio=peak / 1024, to="GiB", goal=_in_words(predicted.get(stage)))
         for stage, peak in peaks.items()

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autosam_net.planning")
 
-ENCODED = {"cpu": 2, "cuda": 8}  # inputs of a timed pass
 TIMED_RUNS = 3
 TIME_LIMIT = 2.0  # seconds, after which no run is added
 SLOW_RUN = 8.0  # seconds
+BESIDE_MIB = 400.0  # of a process beside encoder and head: libraries and files of cases (185 to 300 measured)
 WORKSPACE = 1.3  # peak of a step over what it keeps for the gradient (LoRA in LiteMedSAM, batches of 4, on a CPU)
 TRAINED_BYTES = 12  # of a parameter that learns: its gradient and both moments of AdamW
 
@@ -74,14 +74,13 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
     import autosam_net.heads  # noqa: F401  (registers the built-in heads)
     from autosam_net.encoders.encoder import load_encoder
     from autosam_net.heads.head import HEADS, HeadShape
-    from autosam_net.training.manifest import peak_memory_mib
 
     log.info("measuring the speed of %s at %d px on %s", encoding.encoder, encoding.input_size, machine.device)
     with torch.random.fork_rng(devices=[]):
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
         with working("measure the encoder"):
             seconds = _time_encoder(encoder, machine)
-        memory = {"encode": peak_memory_mib(machine.device)}
+        memory = {"encode": _peak_mib(machine)}
         times, recipes = {}, {}
         # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
         names = sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None)
@@ -96,10 +95,18 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
             except (PlanError, WeightsError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
-            memory[name] = peak_memory_mib(machine.device)
+            memory[name] = _peak_mib(machine)
             recipes[name] = HeadRecipe(**{**vars(recipe), "settings": dict(recipe.settings)})
         tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, memory["encode"])
     return Probe(machine, seconds, times, memory, recipes, tuned)
+
+
+def _peak_mib(machine: Machine) -> float:
+    """Return the peak so far, on a CPU with what cases take on top: the probe reads, writes and measures none."""
+    from autosam_net.training.manifest import peak_memory_mib
+
+    peak = peak_memory_mib(machine.device)
+    return peak + BESIDE_MIB if peak and machine.device == "cpu" else peak
 
 
 def _probe_tuning(encoding: Encoding, machine: Machine, base_mib: float) -> TunedProbe | None:
@@ -164,7 +171,9 @@ def _time_encoder(encoder: Encoder, machine: Machine) -> float:
     """Return seconds per input."""
     import torch
 
-    count = ENCODED.get(machine.device.split(":")[0], 2)
+    from autosam_net.embedding.embed import batch_size
+
+    count = batch_size(machine.device)
     images = torch.full((count, 3, encoder.input_size, encoder.input_size), 0.5, device=machine.device)
     return _fastest(lambda: encoder(images), machine) / count
 

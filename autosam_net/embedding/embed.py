@@ -239,9 +239,14 @@ def preprocessed_cases(dataset: DatasetSpec, folders: Folders) -> list[str]:
     return sorted(file.parent.name for file in cases_folder(dataset, folders).glob("*/case.json"))
 
 
+def batch_size(device: str) -> int:
+    """Return how many inputs the encoder takes at once on the device."""
+    return BATCH.get(device.split(":")[0], BATCH["cpu"])
+
+
 def batches_of(count: int, device: str) -> Iterator[range]:
     """Yield 0 .. count - 1 in runs of the size that the device takes at once."""
-    size = BATCH.get(device.split(":")[0], BATCH["cpu"])
+    size = batch_size(device)
     for start in range(0, count, size):
         yield range(start, min(start + size, count))
 

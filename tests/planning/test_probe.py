@@ -8,7 +8,7 @@ import torch
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding, RgbSource
 from autosam_net.errors import WeightsError
-from planning.probe import _probe_tuning, probe_machine, probe_speed
+from planning.probe import BESIDE_MIB, _probe_tuning, probe_machine, probe_speed
 from tests.support import TINY
 
 LABELS = LabelSet({"background": 0, "organ": 1})
@@ -39,6 +39,14 @@ def test_encoder_and_heads_are_timed(tmp_path: Path, tiny_weights: Path, caplog:
     assert "vit" not in probe.recipes  # the tiny checkpoint has no mask decoder
     assert "no configuration for head vit" in caplog.text
     assert probe.tuned is None  # it has no blocks that could get updates
+
+
+def test_the_memory_of_libraries_and_cases_comes_on_top(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autosam_net.training.manifest.peak_memory_mib", lambda device: 1000.0)
+    probe = probe_speed(probe_machine("cpu", tmp_path), encoding(tiny_weights), LABELS)
+    assert set(probe.memory_mib.values()) == {1000.0 + BESIDE_MIB}
 
 
 def test_missing_weights_are_an_error_of_planning(tmp_path: Path) -> None:
