@@ -22,7 +22,7 @@ from autosam_net.embedding.poses import put
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.encoders.split import keep_lower
-from autosam_net.errors import CacheError, PlanError
+from autosam_net.errors import BusyError, CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
 from autosam_net.heads.pixels import fold_pixels
 from autosam_net.parallel import map_cases
@@ -181,16 +181,40 @@ def _embed(
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
     compute = functools.partial(_embed_or_open, root=root, cases=cases, source=source, outside=outside)
-    computed = map_cases(compute, missing, f"encode ({plan.encoding.source.encoder})", 1, _in_words, unit="view")
-    found.update(zip(missing, computed, strict=True))
+    unless_busy = functools.partial(_unless_busy, compute)
+    step = f"encode ({plan.encoding.source.encoder})"
+    found.update(zip(missing, map_cases(unless_busy, missing, step, 1, _in_words, unit="view"), strict=True))
+    if busy := [key for key in missing if found[key] is None]:
+        step += ", what others had in hand"
+        found.update(zip(busy, map_cases(compute, busy, step, 1, _in_words, unit="view"), strict=True))
     return [entry for entry in found.values() if entry is not None]
 
 
-def _embed_or_open(
-    key: EmbeddingKey, root: Path, cases: Path, source: EncoderSource, outside: int
+def _unless_busy(
+    compute: Callable[..., cache.CachedEmbedding | None], key: EmbeddingKey
 ) -> cache.CachedEmbedding | None:
-    """Return an entry that was missing; by now another process, training another fold, may have made it."""
-    with alone(cache.entry_folder(root, key)):
+    """Return an entry that was missing; None where another process, training another fold, is making it.
+
+    So that processes that need the same entries share the work, instead of waiting for each other at every one.
+    """
+    try:
+        return compute(key, refusal="another process is encoding it")
+    except BusyError:
+        return None
+
+
+def _embed_or_open(
+    key: EmbeddingKey, root: Path, cases: Path, source: EncoderSource, outside: int, refusal: str | None = None
+) -> cache.CachedEmbedding | None:
+    """Return an entry that was missing; by now another process may have made it.
+
+    Args:
+        refusal: what to say instead of waiting while another process makes it.
+
+    Raises:
+        BusyError: it does, and `refusal` is given.
+    """
+    with alone(cache.entry_folder(root, key), refusal):
         if (entry := cache.open_entry(root, key)) is not None:
             return entry
         embed_case(root, key, _case_of(key, cases / key.case), source, outside)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +18,7 @@ from autosam_net.embedding.cache import entry_folder
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder, preprocessed_cases
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.errors import PlanError
+from autosam_net.files import alone
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.slices import count_inputs, rgb_inputs, tile_grid
 from tests.support import Prepared, with_unet
@@ -107,6 +111,24 @@ def test_what_another_process_has_made_meanwhile_is_taken(prepared: Prepared, mo
     monkeypatch.setattr(embed, "embed_case", lambda *_: pytest.fail("computed again"))
     entries = embed_dataset(prepared.dataset, prepared.plan, prepared.folders)
     assert len(entries) == len(preprocessed_cases(prepared.dataset, prepared.folders))
+
+
+def test_what_another_process_has_in_hand_is_left_to_the_end(prepared: Prepared) -> None:
+    names = preprocessed_cases(prepared.dataset, prepared.folders)[:3]
+    root = embeddings_folder(prepared.dataset, prepared.folders)
+    entries = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, names)
+    first, *others = (entry_folder(root, entry.key) for entry in entries)
+    for folder in (first, *others):
+        shutil.rmtree(folder)
+    with ThreadPoolExecutor(1) as pool, alone(first):
+        embedding = pool.submit(embed_dataset, prepared.dataset, prepared.plan, prepared.folders, names)
+        deadline = time.monotonic() + 60
+        while not all(folder.is_dir() for folder in others) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert all(folder.is_dir() for folder in others)
+        assert not first.exists()
+        assert not embedding.done()
+    assert [entry.key for entry in embedding.result(timeout=60)] == [entry.key for entry in entries]
 
 
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:
