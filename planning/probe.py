@@ -30,7 +30,8 @@ log = logging.getLogger("autosam_net.planning")
 TIMED_RUNS = 3
 TIME_LIMIT = 2.0  # seconds, after which no run is added
 SLOW_RUN = 8.0  # seconds
-BESIDE_MIB = 400.0  # of a process beside encoder and head: libraries and files of cases (185 to 300 measured)
+PREDICTING_MIB = 400.0  # of a process that predicts, beside the encoder: libraries, files of cases (185 measured)
+TRAINING_MIB = 700.0  # of one that trains, beside encoder and head: also what validation leaves (300 to 630 measured)
 WORKSPACE = 1.3  # peak of a step over what it keeps for the gradient (LoRA in LiteMedSAM, batches of 4, on a CPU)
 TRAINED_BYTES = 12  # of a parameter that learns: its gradient and both moments of AdamW
 
@@ -80,7 +81,7 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
         with working("measure the encoder"):
             seconds = _time_encoder(encoder, machine)
-        memory = {"encode": _peak_mib(machine)}
+        memory = {"encode": _peak_mib(machine, PREDICTING_MIB)}
         times, recipes = {}, {}
         # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
         names = sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None)
@@ -95,18 +96,18 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
             except (PlanError, WeightsError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
-            memory[name] = _peak_mib(machine)
+            memory[name] = _peak_mib(machine, TRAINING_MIB)
             recipes[name] = HeadRecipe(**{**vars(recipe), "settings": dict(recipe.settings)})
         tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, memory["encode"])
     return Probe(machine, seconds, times, memory, recipes, tuned)
 
 
-def _peak_mib(machine: Machine) -> float:
-    """Return the peak so far, on a CPU with what cases take on top: the probe reads, writes and measures none."""
+def _peak_mib(machine: Machine, beside: float) -> float:
+    """Return the peak so far, on a CPU with what is beside it on top: the probe reads, writes and measures no case."""
     from autosam_net.training.manifest import peak_memory_mib
 
     peak = peak_memory_mib(machine.device)
-    return peak + BESIDE_MIB if peak and machine.device == "cpu" else peak
+    return peak + beside if peak and machine.device == "cpu" else peak
 
 
 def _probe_tuning(encoding: Encoding, machine: Machine, base_mib: float) -> TunedProbe | None:
