@@ -181,22 +181,29 @@ def _embed(
         remove_leftovers(folder)
     outside = plan.label_set.ignore or 0
     compute = functools.partial(_embed_or_open, root=root, cases=cases, source=source, outside=outside)
-    unless_busy = functools.partial(_unless_busy, compute)
-    step = f"encode ({plan.encoding.source.encoder})"
-    found.update(zip(missing, map_cases(unless_busy, missing, step, 1, _in_words, unit="view"), strict=True))
-    if busy := [key for key in missing if found[key] is None]:
-        step += ", what others had in hand"
-        found.update(zip(busy, map_cases(compute, busy, step, 1, _in_words, unit="view"), strict=True))
+    found.update(_encode_shared(compute, missing, f"encode ({plan.encoding.source.encoder})"))
     return [entry for entry in found.values() if entry is not None]
+
+
+def _encode_shared(
+    compute: Callable[..., cache.CachedEmbedding | None], missing: Sequence[EmbeddingKey], step: str
+) -> dict[EmbeddingKey, cache.CachedEmbedding | None]:
+    """Return the entries that were missing, shared with other processes that need them, as trainings of folds do.
+
+    What another process has in hand is passed over and waited for at the end: in the same order, each would wait for
+    the other at every entry.
+    """
+    encode = functools.partial(map_cases, workers=1, name=_in_words, unit="view")
+    entries = dict(zip(missing, encode(functools.partial(_unless_busy, compute), missing, step), strict=True))
+    if busy := [key for key, entry in entries.items() if entry is None]:
+        entries.update(zip(busy, encode(compute, busy, f"{step}, what others had in hand"), strict=True))
+    return entries
 
 
 def _unless_busy(
     compute: Callable[..., cache.CachedEmbedding | None], key: EmbeddingKey
 ) -> cache.CachedEmbedding | None:
-    """Return an entry that was missing; None where another process, training another fold, is making it.
-
-    So that processes that need the same entries share the work, instead of waiting for each other at every one.
-    """
+    """Return an entry that was missing; None where another process is making it."""
     try:
         return compute(key, refusal="another process is encoding it")
     except BusyError:
