@@ -28,7 +28,7 @@ from autosam_net.paths import find_folders
 if TYPE_CHECKING:
     from autosam_net.data.dataset import DatasetSpec
     from autosam_net.data.fingerprint import Fingerprint
-    from autosam_net.data.plan import Plan
+    from autosam_net.data.plan import Plan, StepEstimate
     from autosam_net.paths import Folders
     from planning.settle_plan import PlanRequest
 
@@ -196,8 +196,7 @@ def _show(plan: Plan) -> None:
     rows = [(key, value, plan.reasons.get(key, "-")) for key, value in values.items()]
     _print_table(("decision", "value", "reason"), rows)
     costs = [
-        (step, _duration(cost.seconds), _size(cost.disk_mib), _size(cost.memory_mib))
-        for step, cost in plan.estimates.items()
+        (step, _duration(cost.seconds), _size(cost.disk_mib), _memory(cost)) for step, cost in plan.estimates.items()
     ]
     if costs:
         print("expected on the machine that planned (encode and train: one fold; predict: one case; memory: the peak)")
@@ -220,6 +219,10 @@ def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _memory(cost: StepEstimate) -> str:
+    return _size(cost.memory_mib) + (f", GPU {_size(cost.gpu_memory_mib)}" if cost.gpu_memory_mib else "")
 
 
 def _size(mib: float) -> str:

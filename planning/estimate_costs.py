@@ -17,7 +17,7 @@ RESTORING_RATE = 5e7  # voxels times outputs a second, back to the raw grid (88e
 
 
 def estimate_costs(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> dict[str, StepEstimate]:
-    """Return step -> expected time, disk and main memory at the peak.
+    """Return step -> expected time, disk, and memory at the peak: main memory, and the GPU's where it has its own.
 
     "encode" is one fold: its training cases with all views and its validation cases; "train:NAME" one fold of a head,
     with the disk that an encoder of its own takes; "tune:STRATEGY" one fold of the first configuration by a strategy
@@ -59,7 +59,12 @@ def _largest_case_mib(fingerprint: Fingerprint, channels: int) -> float:
 def _encode(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
     passes, disk = _passes(plan, fingerprint)
     seconds = passes * rounded(probe.seconds_per_input)
-    return StepEstimate(rounded(seconds), rounded(disk), rounded(probe.memory_mib.get("encode", 0.0)))
+    return StepEstimate(rounded(seconds), rounded(disk), *_memory("encode", probe))
+
+
+def _memory(measured: str, probe: Probe) -> tuple[float, float]:
+    """Return what was measured at a step: main memory and the GPU's (MiB), 0 where nothing was."""
+    return rounded(probe.memory_mib.get(measured, 0.0)), rounded(probe.gpu_memory_mib.get(measured, 0.0))
 
 
 def _passes(plan: Plan, fingerprint: Fingerprint) -> tuple[int, float]:
@@ -78,8 +83,7 @@ def _train(plan: Plan, name: str, fingerprint: Fingerprint, probe: Probe) -> Ste
     seconds = configuration.epochs_for(inputs, patients) * configuration.iterations * rounded(step)
     share = configuration.batch_size / recipe.batch_size * (configuration.crop / recipe.crop) ** 2
     own = 0.0 if configuration.encoder is None else _passes(plan.for_configuration(name), fingerprint)[1]
-    memory = probe.memory_mib.get(configuration.head, 0.0)
-    return StepEstimate(rounded(seconds * share), rounded(10.0 + own), rounded(memory))
+    return StepEstimate(rounded(seconds * share), rounded(10.0 + own), *_memory(configuration.head, probe))
 
 
 def _tune(plan: Plan, strategy: str, fingerprint: Fingerprint, probe: Probe) -> StepEstimate:
@@ -89,8 +93,9 @@ def _tune(plan: Plan, strategy: str, fingerprint: Fingerprint, probe: Probe) -> 
     inputs, patients = _training_set(plan, fingerprint)
     steps = configuration.epochs_for(inputs, patients) * configuration.iterations
     seconds = steps * configuration.batch_size * rounded(probe.tuned.seconds_per_input)
-    memory = probe.tuned.memory_mib[strategy] * configuration.batch_size / TUNED_BATCH
-    return StepEstimate(rounded(seconds), rounded(10.0), rounded(memory))
+    need = rounded(probe.tuned.memory_mib[strategy] * configuration.batch_size / TUNED_BATCH)
+    memory = (_memory("encode", probe)[0], need) if probe.gpu_memory_mib else (need, 0.0)
+    return StepEstimate(rounded(seconds), rounded(10.0), *memory)
 
 
 def _training_set(plan: Plan, fingerprint: Fingerprint) -> tuple[int, int]:
@@ -106,7 +111,8 @@ def _predict(plan: Plan, fingerprint: Fingerprint, probe: Probe) -> StepEstimate
     outputs = plan.label_set.outputs
     encoding = inputs * rounded(probe.seconds_per_input) * len(plan.encoding.all_poses)
     memory = max(_prediction_mib(plan, case, probe) for case in fingerprint.cases)
-    return StepEstimate(rounded(encoding + raw * outputs / RESTORING_RATE), rounded(raw / MIB), rounded(memory))
+    seconds = encoding + raw * outputs / RESTORING_RATE
+    return StepEstimate(rounded(seconds), rounded(raw / MIB), rounded(memory), _memory("encode", probe)[1])
 
 
 def _prediction_mib(plan: Plan, case: CaseFingerprint, probe: Probe) -> float:

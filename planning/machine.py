@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autosam_net.data.prompts import PromptOptions
 
@@ -18,7 +18,7 @@ class Machine:
     Attributes:
         device: as torch names it: cpu, cuda, cuda:1, mps.
         memory_mib: of main memory that may be used: what the user allows, else what is free; 0 where nobody says.
-        gpu_memory_mib: of the whole GPU; 0 on a CPU.
+        gpu_memory_mib: of the whole GPU; 0 on a CPU, and where a GPU shares main memory.
         disk_mib: free where preprocessed data go.
         bfloat16: whether the device computes in it.
         local_weights: encoders whose weights lie on this machine.
@@ -59,7 +59,8 @@ class TunedProbe:
 
     Attributes:
         seconds_per_input: of one training step by LoRA in all blocks.
-        memory_mib: strategy, such as "encoder+head:lora" -> expected peak with batches of `TUNED_BATCH`.
+        memory_mib: strategy, such as "encoder+head:lora" -> expected peak with batches of `TUNED_BATCH`, of the GPU
+            where it has memory of its own, else of main memory.
     """
 
     seconds_per_input: float
@@ -73,7 +74,9 @@ class Probe:
     Attributes:
         seconds_per_input: of the encoder.
         seconds_per_iteration: head -> one training step at the recipe's batch size.
-        memory_mib: head -> peak while it trained, and "encode" -> peak of the encoder; 0 where the system does not say.
+        memory_mib: head -> peak of main memory while it trained, and "encode" -> that of the encoder; 0 where the
+            system does not say.
+        gpu_memory_mib: the same of the GPU, empty where there is none with memory of its own.
         recipes: head -> what it starts planning from; heads that do not fit the encoder are left out.
         tuned: None where it was not measured: such an encoder is too slow, too large, or has no attention blocks.
     """
@@ -84,3 +87,4 @@ class Probe:
     memory_mib: Mapping[str, float]
     recipes: Mapping[str, HeadRecipe]
     tuned: TunedProbe | None = None
+    gpu_memory_mib: Mapping[str, float] = field(default_factory=dict)

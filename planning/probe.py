@@ -81,7 +81,7 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
         encoder = load_encoder(encoding.encoder, encoding.input_size, encoding.weights_file, machine.device)
         with working("measure the encoder"):
             seconds = _time_encoder(encoder, machine)
-        memory = {"encode": _peak_mib(machine, PREDICTING_MIB)}
+        memory, gpu_memory = {"encode": _peak_mib(PREDICTING_MIB)}, _gpu_peak("encode", machine)
         times, recipes = {}, {}
         # networks on an encoder of their own come last: they need most memory, and the peak is of all that ran so far
         names = sorted(HEADS, key=lambda name: HEADS.get(name).recipe.encoder is not None)
@@ -96,25 +96,34 @@ def probe_speed(machine: Machine, encoding: Encoding, labels: LabelSet) -> Probe
             except (PlanError, WeightsError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("no configuration for head %s: %s", name, error)
                 continue
-            memory[name] = _peak_mib(machine, TRAINING_MIB)
+            memory[name] = _peak_mib(TRAINING_MIB)
+            gpu_memory |= _gpu_peak(name, machine)
             recipes[name] = HeadRecipe(**{**vars(recipe), "settings": dict(recipe.settings)})
-        tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, memory["encode"])
-    return Probe(machine, seconds, times, memory, recipes, tuned)
+        base = (gpu_memory or memory)["encode"]
+        tuned = None if seconds > SLOW_PASS else _probe_tuning(encoding, machine, base)
+    return Probe(machine, seconds, times, memory, recipes, tuned, gpu_memory)
 
 
-def _peak_mib(machine: Machine, beside: float) -> float:
-    """Return the peak so far, on a CPU with what is beside it on top: the probe reads, writes and measures no case."""
+def _peak_mib(beside: float) -> float:
+    """Return the peak of main memory so far, with what is beside it: the probe reads, writes and measures no case."""
     from autosam_net.training.manifest import peak_memory_mib
 
-    peak = peak_memory_mib(machine.device)
-    return peak + beside if peak and machine.device == "cpu" else peak
+    peak = peak_memory_mib("cpu")
+    return peak + beside if peak else 0.0
+
+
+def _gpu_peak(step: str, machine: Machine) -> dict[str, float]:
+    """Return `step` -> peak of the GPU so far, nothing where there is none with memory of its own."""
+    from autosam_net.training.manifest import peak_memory_mib
+
+    return {step: peak_memory_mib(machine.device)} if machine.gpu_memory_mib else {}
 
 
 def _probe_tuning(encoding: Encoding, machine: Machine, base_mib: float) -> TunedProbe | None:
     """Return what it costs to let the encoder learn; None where it cannot, or where there is no memory for it.
 
     Args:
-        base_mib: peak of the process while the encoder was frozen.
+        base_mib: peak while the encoder was frozen, of the GPU or else of main memory.
     """
     import torch
 

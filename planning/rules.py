@@ -493,7 +493,7 @@ def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, 
             f"the encoder stays frozen: {figures}, so that {steps} fit an hour, under the {TUNING_STEPS} that tuning "
             "wants; a head learns on cached embeddings in minutes"
         )
-    memory = machine.gpu_memory_mib if machine.has_gpu else machine.memory_mib
+    memory = machine.gpu_memory_mib or machine.memory_mib
     if 0 < memory < need:
         return "head", f"the encoder stays frozen: tuning it takes {need:.0f} MiB of memory, {memory:.0f} are there"
     if patients < TUNED_PATIENTS:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 def _calibrate(arguments: argparse.Namespace) -> None:
     load_libraries()
     from autosam_net.data.dataset import find_dataset
-    from autosam_net.inference.model import choose_models, models_of
+    from autosam_net.inference.choose import choose_models, models_of
 
     folders, device = folders_of(arguments), device_of(arguments)
     dataset = find_dataset(arguments.dataset, folders)

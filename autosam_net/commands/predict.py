@@ -127,8 +127,8 @@ def _said_of_quality(output: Path) -> str:
 
 
 def _model(arguments: argparse.Namespace) -> Model:
+    from autosam_net.inference.choose import load_chosen_models, models_of
     from autosam_net.inference.load import load_model_file
-    from autosam_net.inference.model import load_chosen_models, models_of
     from autosam_net.training.run import list_models
 
     if arguments.zero_shot:

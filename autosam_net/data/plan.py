@@ -281,11 +281,17 @@ class Configuration:
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What one step is expected to cost on the machine that planned."""
+    """What one step is expected to cost on the machine that planned.
+
+    Attributes:
+        memory_mib: peak of main memory, of all processes together.
+        gpu_memory_mib: peak of the GPU, 0 where there is none with memory of its own.
+    """
 
     seconds: float
     disk_mib: float
     memory_mib: float
+    gpu_memory_mib: float = 0.0
 
 
 @dataclass(frozen=True)

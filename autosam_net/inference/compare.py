@@ -22,8 +22,9 @@ from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.evaluation.report import check_pair, workers_for
 from autosam_net.evaluation.selection import DiceTable
 from autosam_net.imageio import read_label, write_label
-from autosam_net.inference.model import check_components, choose_folds, choose_models, load_head, models_of
+from autosam_net.inference.choose import check_components, choose_folds, choose_models, models_of
 from autosam_net.inference.predict import probabilities_of_each, resized
+from autosam_net.inference.trained_head import load_head
 from autosam_net.inference.validate import validate_fold
 from autosam_net.jsonio import read_sealed
 from autosam_net.parallel import map_cases, progress

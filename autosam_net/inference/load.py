@@ -8,7 +8,8 @@ from pathlib import Path
 
 from autosam_net.device import choose_device
 from autosam_net.errors import ModelError, UsageError
-from autosam_net.inference.model import Model, load_chosen_models, load_model_folders, models_of
+from autosam_net.inference.choose import load_chosen_models, load_model_folders, models_of
+from autosam_net.inference.model import Model
 from autosam_net.inference.package import load_model_zip
 from autosam_net.paths import Folders, find_folders
 from autosam_net.training.run import ModelFolder

@@ -8,53 +8,34 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from autosam_net.data.case import PreprocessedCase
-from autosam_net.data.dataset import CaseFiles, dataset_folder_name
-from autosam_net.data.plan import Plan, Tuning
+from autosam_net.data.dataset import CaseFiles
+from autosam_net.data.plan import Plan
 from autosam_net.data.prompts import Prompt, read_prompts
 from autosam_net.data.volume import Volume
 from autosam_net.embedding.embed import EncoderSource
-from autosam_net.encoders.tuning import ENCODER, HEAD, learnt, load_learnt, settle_encoder, tune_head
-from autosam_net.encoders.weights import weights_sha256
-from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
+from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
-from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect, read_expected_dice
-from autosam_net.files import remove_leftovers, sha256_of_files
-from autosam_net.heads.head import build_head, takes_prompts
+from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect
+from autosam_net.files import remove_leftovers
 from autosam_net.imageio import READERS, read_case, split_ending
-from autosam_net.inference.best import BEST_FILE, Best, read_best
 from autosam_net.inference.export import export_case, refuse_without_series, save_segmentations
 from autosam_net.inference.inputs import find_inputs
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.uncertainty import MAPS_FOLDER, map_names, mean_confidences, watch_members
-from autosam_net.jsonio import from_json, read_sealed, to_json, write_json
+from autosam_net.jsonio import write_json
 from autosam_net.memory import ENCODING_MIB, demand_memory, prediction_mib
 from autosam_net.parallel import WHOLE, Part, each_case
-from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import preprocess_case
 from autosam_net.preprocessing.prompts import prompts_on_preprocessed_grid
 from autosam_net.registry import suggest
-from autosam_net.training.build import base_encoder, build_model, head_shape
-from autosam_net.training.check_plan import check_tuning, load_checked_plan
-from autosam_net.training.checkpoint import load_tensors, tensors_sha256
-from autosam_net.training.run import ModelFolder, fit_together, list_models
-from autosam_net.training.train import MODEL_VERSION, trained_by
 
 log = logging.getLogger(__name__)
-HEAD_METADATA: dict[str, Any] = {
-    "head": str,
-    "settings": dict[str, float],
-    "encoder": str,
-    "encoder_sha256": str,
-    "tuning": Tuning | None,
-}
 
 
 @dataclass(frozen=True)
@@ -281,252 +262,3 @@ def _refuse_to_overwrite(cases: Sequence[CaseFiles], targets: Sequence[Path]) ->
             raise UsageError(f"{target}: would lie among the slices of a series. Choose another folder for output.")
         if target.resolve() in images:
             raise UsageError(f"{target}: the label map would overwrite the image. Choose another folder for output.")
-
-
-def load_chosen_models(
-    models: Sequence[ModelFolder], names: Sequence[str] | None, folds: Sequence[str] | None, device: str, where: str
-) -> Model:
-    """Return the model of those called `names` among a data set's; if None, of the best, or else of the only one.
-
-    Raises:
-        ModelError: as `select_models` and `load_model_folders` do.
-    """
-    selection = select_models(models, names, folds, where)
-    model = load_model_folders(selection.models, selection.folds, device)
-    if (best := selection.best) is None:
-        return model
-    log.info("%s: %s", BEST_FILE, best.description)
-    return replace(model, largest_only=model.plan.largest_only(best.choice.keep_largest))
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Models and folds (all trained ones if None) that predict together; `best`, where its choice decided that."""
-
-    models: list[ModelFolder]
-    folds: Sequence[str] | None
-    best: Best | None = None
-
-
-def select_models(
-    models: Sequence[ModelFolder], names: Sequence[str] | None, folds: Sequence[str] | None, where: str
-) -> Selection:
-    """Return those called `names` among a data set's models; if None, the best ones, or else the only one.
-
-    Raises:
-        ModelError: as `choose_models` and `read_best` do.
-    """
-    best = read_best(models[0].path.parent) if models and names is None else None
-    if best is None:
-        return Selection(choose_models(models, names, where), folds)
-    return Selection(choose_models(models, best.choice.configurations, where), folds or best.folds, best)
-
-
-def models_of(dataset: int | str, folders: Folders) -> list[ModelFolder]:
-    """Return the models of a data set with at least one finished fold.
-
-    Raises:
-        DatasetError: there is no folder of such a data set.
-        ModelError: there is one, without a finished fold.
-    """
-    cure = "Run autosam_train first, or point --root or autosam_results to the folder that holds the models."
-    name = dataset_folder_name(dataset, folders.results, cure)
-    models = [model for model in list_models(folders) if model.path.parent.name == name]
-    if not models:
-        raise ModelError(f"{folders.results / name}: no fold has been trained to its end. {cure}")
-    return models
-
-
-def choose_models(models: Sequence[ModelFolder], names: Sequence[str] | None, where: str) -> list[ModelFolder]:
-    """Return the models called `names`, or the only one.
-
-    Raises:
-        ModelError: there is none, or no names are given and there are several.
-    """
-    if not models:
-        raise ModelError(f"{where}: no trained model. Run autosam_train first.")
-    by_name = {model.path.name: model for model in models}
-    if names is None:
-        if len(models) > 1:
-            listed = ", ".join(model.name for model in models)
-            raise ModelError(
-                f"{where}: several models are trained: {listed}. Choose with -d and -c, or with -m FOLDER."
-            )
-        return list(models)
-    for name in names:
-        if name not in by_name:
-            raise ModelError(f"{where}: no trained model {name!r}; {suggest(name, by_name)}")
-    return [by_name[name] for name in names]
-
-
-def load_model_folders(models: Sequence[ModelFolder], folds: Sequence[str] | None, device: str) -> Model:
-    """Return one model of all folds of the given model folders.
-
-    Raises:
-        ModelError: they do not share preprocessing, encoder, labels and keep_largest, or a file is damaged.
-        UsageError: a fold is not trained.
-        WeightsError: the encoder's weights are missing or damaged.
-    """
-    plans = [load_checked_plan(model.plan_file) for model in models]
-    for model, plan in zip(models, plans, strict=True):
-        if plan.encoding.encoder != plans[0].encoding.encoder:
-            raise ModelError(
-                f"{model.name} works on the encoder {plan.encoding.encoder}, {models[0].name} on "
-                f"{plans[0].encoding.encoder}; an ensemble has one encoder. Predict with each alone."
-            )
-        if plan.encoding.tuned != plans[0].encoding.tuned:
-            raise ModelError(
-                f"only one of {model.name} and {models[0].name} has tuned the encoder; predict with each alone."
-            )
-        if (plan.prompts is None) != (plans[0].prompts is None):
-            raise ModelError(f"only one of {model.name} and {models[0].name} needs prompts; predict with each alone.")
-        if not fit_together(plan, plans[0]):
-            raise ModelError(
-                f"{model.name} and {models[0].name} were trained by different plans; predict with each alone."
-            )
-        weights = plan.encoding.weights_file
-        if weights is not None and not weights.is_file():
-            raise WeightsError(
-                f"{model.plan_file}: encoding: weights: {weights} does not exist here. Put the weights of "
-                f"{plan.encoding.encoder} that the model was trained with there, or correct the path in this plan.json."
-            )
-    check_components(models, plans)
-    source = EncoderSource(plans[0].encoding, device)
-    files = [file for model in models for file in _fold_files(model, folds)]
-    heads = tuple(load_head(file, plans[0], source) for file in files)
-    log.info("%d %s of %s", len(heads), "head" if len(heads) == 1 else "heads", ", ".join(m.name for m in models))
-    if plans[0].encoding.tuned and len(heads) > 1:
-        own = "an encoder" if plans[0].encoding.tuned_from is None else "the encoder's upper part"
-        log.info("each has tuned %s of its own: %d encoder passes where a frozen one takes one", own, len(heads))
-    learnt = {model.path: read_expected_dice(model.path) for model in models}
-    expected = tuple(learnt[file.parent.parent] for file in files)
-    origins = {f"{file.parent.parent.name} {file.parent.name}": sha256_of_files([file]) for file in files}
-    return Model(plans[0], heads, source, plans[0].encoding.poses, plans[0].largest_only(), expected, origins)
-
-
-def check_components(models: Sequence[ModelFolder], plans: Sequence[Plan]) -> None:
-    """Refuse models whose plans keep the largest component of different classes.
-
-    Raises:
-        ModelError: two of them do.
-    """
-    for model, plan in zip(models, plans, strict=True):
-        if plan.largest_only() != plans[0].largest_only():
-            raise ModelError(
-                f"{model.name} keeps the largest component of {', '.join(plan.keep_largest) or 'no class'}, "
-                f"{models[0].name} of {', '.join(plans[0].keep_largest) or 'no class'}. Write the same keep_largest in "
-                "their plan.json."
-            )
-
-
-def choose_folds(model: ModelFolder, folds: Sequence[str] | None) -> list[str]:
-    """Return `folds`, or all trained folds if None.
-
-    Raises:
-        UsageError: one is not trained.
-    """
-    trained = model.trained_folds()
-    for fold in folds or ():
-        if fold not in trained:
-            raise UsageError(f"{model.name}: fold {fold} is not trained; trained folds: {', '.join(trained)}")
-    return list(folds or trained)
-
-
-def load_head(file: Path, plan: Plan, source: EncoderSource) -> nn.Module:
-    """Return a trained head in evaluation mode, with the encoder that was tuned with it, if one was.
-
-    Raises:
-        ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
-    """
-    tensors, metadata = read_head(file, plan)
-    name, settings, tuning = metadata["head"], metadata["settings"], read_tuning(metadata)
-    if (tuning is not None and tuning.of_encoder) != plan.encoding.tuned:
-        raise ModelError(
-            f"{file}: its plan.json says otherwise whether it has tuned the encoder. Put back the right one."
-        )
-    if takes_prompts(name) != (plan.prompts is not None):
-        raise ModelError(f"{file}: its plan.json says otherwise whether it needs prompts. Put back the right one.")
-    check_tuning(tuning, name, f"{file}: tuning")
-    encoder = base_encoder(plan, source)
-    try:
-        _check_shapes(tensors, name, settings, tuning, plan, encoder.mask_decoder_weights)
-        model = build_model(plan, name, settings, tuning, encoder)
-        load_learnt(model, tensors)
-    except RuntimeError as error:
-        raise ModelError(f"{file}: not the weights of a {name} head; train this fold again") from error
-    if plan.encoding.tuned:
-        settle_encoder(encoder, source.precision)
-    return model.eval()
-
-
-def read_tuning(metadata: Mapping[str, Any]) -> Tuning | None:
-    """Return how a trained head's pretrained parts were tuned, None for a whole head over a frozen encoder."""
-    tuning: Tuning | None = from_json(HEAD_METADATA["tuning"], metadata.get("tuning"), "tuning")
-    return tuning
-
-
-def _check_shapes(
-    tensors: Mapping[str, torch.Tensor],
-    name: str,
-    settings: Mapping[str, float],
-    tuning: Tuning | None,
-    plan: Plan,
-    weights: Mapping[str, torch.Tensor],
-) -> None:
-    """Compare a head's tensors with those it is to be built with, before these take memory: settings may be forged.
-
-    Raises:
-        RuntimeError: they differ.
-    """
-    with torch.device("meta"):
-        without_memory = {name: tensor.to("meta") for name, tensor in weights.items()}
-        planned = build_head(name, head_shape(plan), settings, without_memory)
-        if tuning is not None:
-            tune_head(planned, tuning)
-    found = {name.removeprefix(HEAD): t.shape for name, t in tensors.items() if not name.startswith(ENCODER)}
-    shapes = {name: tensor.shape for name, tensor in planned.state_dict().items()}
-    if learnt(planned).keys() - found.keys() or not found.items() <= shapes.items():
-        raise RuntimeError("other tensors than such a head has")
-
-
-def read_head(file: Path, plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the tensors and metadata of a trained head; the encoder need not be there.
-
-    Raises:
-        ModelError: the file is damaged, or was trained by another plan or on an encoder with other weights.
-    """
-    tensors, metadata = load_tensors(file)
-    _check_metadata(file, metadata, plan)
-    run = file.with_name("run.json")
-    recorded = read_sealed(run).get("head_sha256") if run.is_file() else None
-    if recorded not in (None, tensors_sha256(tensors, metadata)):
-        raise ModelError(
-            f"{file}: not the head that {run.name} beside it tells of. Put back the right one, or train it."
-        )
-    return tensors, metadata
-
-
-def _check_metadata(file: Path, metadata: Mapping[str, Any], plan: Plan) -> None:
-    if (found := metadata.get("version")) != MODEL_VERSION:
-        raise ModelError(f"{file}: model of version {found}, expected {MODEL_VERSION}. Train this fold again.")
-    for key, kind in HEAD_METADATA.items():
-        try:
-            from_json(kind, metadata.get(key), f"{file}: {key}")
-        except PlanError as error:
-            raise ModelError(f"{error}. Train this fold again.") from error
-    expected = weights_sha256(plan.encoding.encoder, plan.encoding.weights_file)
-    if metadata["encoder_sha256"] != expected:
-        raise ModelError(
-            f"{file}: trained on {metadata['encoder']} with weights {metadata['encoder_sha256'][:12]}, "
-            f"but the weights found are {expected[:12]}. Set the plan's encoding.weights to the right file."
-        )
-    for key, value in trained_by(plan).items():
-        if metadata.get(key) != to_json(value):
-            raise ModelError(
-                f"{file}: trained by another plan: {key} was {metadata.get(key)}, is now {to_json(value)}. "
-                "Put back the plan.json that training wrote, or train this fold again."
-            )
-
-
-def _fold_files(model: ModelFolder, folds: Sequence[str] | None) -> list[Path]:
-    return [model.fold(fold) / "model.safetensors" for fold in choose_folds(model, folds)]

@@ -29,18 +29,18 @@ from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, read_expect
 from autosam_net.files import atomic_file, atomic_folder, remove_leftovers, sha256_of_files
 from autosam_net.inference.archive import unpack_zip, write_zip
 from autosam_net.inference.best import BEST_FILE, Best
-from autosam_net.inference.licences import dataset_description, licences
-from autosam_net.inference.model import (
-    Model,
+from autosam_net.inference.choose import (
     Selection,
     choose_folds,
     load_chosen_models,
     load_model_folders,
     models_of,
-    read_head,
     select_models,
 )
+from autosam_net.inference.licences import dataset_description, licences
+from autosam_net.inference.model import Model
 from autosam_net.inference.model_card import CARD_FILE
+from autosam_net.inference.trained_head import read_head
 from autosam_net.jsonio import from_json, load, read_json, write_json
 from autosam_net.paths import Folders, encoders_folder, find_folders
 from autosam_net.training.check_plan import load_checked_plan

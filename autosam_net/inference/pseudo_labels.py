@@ -15,8 +15,8 @@ from autosam_net.data.plan import Plan, settings_digest
 from autosam_net.embedding.embed import EncoderSource, embed_poses
 from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.files import remove_leftovers, sha256_of_files
-from autosam_net.inference.model import load_head
 from autosam_net.inference.predict import slice_probabilities
+from autosam_net.inference.trained_head import load_head
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.geometry import resize_labels

@@ -23,10 +23,10 @@ from autosam_net.evaluation.run_table import read_figures
 from autosam_net.files import alone
 from autosam_net.inference.calibrate import calibrate
 from autosam_net.inference.export import export_case
-from autosam_net.inference.model import load_head
 from autosam_net.inference.model_card import write_model_card
 from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.pseudo_labels import write_lessons
+from autosam_net.inference.trained_head import load_head
 from autosam_net.inference.uncertainty import Watch, watch_members
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders

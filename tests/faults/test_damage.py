@@ -17,7 +17,7 @@ from autosam_net.embedding.key import embedding_key
 from autosam_net.errors import AutosamError
 from autosam_net.evaluation.case_table import read_rows, replace_cases
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, ExpectedDice, Judgement, Line, read_expected_dice
-from autosam_net.inference.model import read_head
+from autosam_net.inference.trained_head import read_head
 from autosam_net.jsonio import load, read_sealed, sealed, write_json
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.training.checkpoint import load_tensors

@@ -21,8 +21,8 @@ from autosam_net.imageio import read_label, write_label
 from autosam_net.inference import compare
 from autosam_net.inference.compare import Comparison, measure, plan_comparison, predict_held_out
 from autosam_net.inference.export import label_map
-from autosam_net.inference.model import load_head
 from autosam_net.inference.predict import slice_probabilities
+from autosam_net.inference.trained_head import load_head
 from autosam_net.inference.validate import validate_fold
 from autosam_net.jsonio import read_sealed, write_json
 from autosam_net.paths import Folders

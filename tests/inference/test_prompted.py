@@ -17,9 +17,9 @@ from autosam_net.data.dataset import training_cases
 from autosam_net.data.prompts import PromptOptions, read_prompts
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.imageio import read_label
+from autosam_net.inference.choose import load_chosen_models, models_of
 from autosam_net.inference.compare import plan_comparison
 from autosam_net.inference.load import load_model
-from autosam_net.inference.model import load_chosen_models, models_of
 from autosam_net.inference.onnx_graph import export_onnx
 from autosam_net.inference.package import export_model
 from autosam_net.inference.segment import segment

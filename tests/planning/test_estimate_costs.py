@@ -8,7 +8,7 @@ from autosam_net.data.plan import Tuning
 from planning.estimate_costs import estimate_costs, rounded
 from planning.machine import TunedProbe
 from planning.make_plan import make_plan
-from tests.planning.figures import case, dataset, fingerprint, probe
+from tests.planning.figures import case, dataset, fingerprint, machine, probe
 
 
 def figures(count: int) -> object:
@@ -59,3 +59,16 @@ def test_tuning_is_estimated_where_it_was_measured() -> None:
     assert cost.seconds == pytest.approx(steps * 4 * 1.5, rel=0.05)
     assert (cost.memory_mib, plan.estimates["tune:encoder+head:full"].memory_mib) == (3000.0, 3400.0)
     assert not any(step.startswith("tune") for step in make_plan(dataset(), figures(10), probe()).estimates)
+
+
+def test_the_memory_of_a_gpu_is_not_main_memory() -> None:
+    tuned = TunedProbe(0.01, {"encoder+head:lora": 5000.0})
+    on_gpu = replace(probe(machine("cuda")), tuned=tuned, gpu_memory_mib={"encode": 7000.0, "cnn": 3000.0})
+    estimates = make_plan(dataset(), figures(10), on_gpu).estimates
+    found = {step: (cost.memory_mib, cost.gpu_memory_mib) for step, cost in estimates.items()}
+    assert found["encode"] == (900.0, 7000.0)
+    assert found["train:cnn"] == (1200.0, 3000.0)
+    assert found["tune:encoder+head:lora"] == (900.0, 5000.0)
+    assert found["preprocess"][1] == 0.0
+    main, gpu = found["predict"]
+    assert main < 1000.0 and gpu == 7000.0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def test_the_memory_of_libraries_and_cases_comes_on_top(
     predicting, *training = probe.memory_mib.values()
     assert predicting == 1000.0 + PREDICTING_MIB
     assert set(training) == {1000.0 + TRAINING_MIB}
+    assert not probe.gpu_memory_mib
+    with_gpu = replace(probe_machine("cpu", tmp_path), gpu_memory_mib=8e3)
+    probe = probe_speed(with_gpu, encoding(tiny_weights), LABELS)
+    assert probe.gpu_memory_mib == dict.fromkeys(probe.memory_mib, 1000.0)  # nothing comes on top of the GPU's
+    assert probe.memory_mib["encode"] == 1000.0 + PREDICTING_MIB
 
 
 def test_missing_weights_are_an_error_of_planning(tmp_path: Path) -> None:

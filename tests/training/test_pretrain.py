@@ -24,8 +24,8 @@ from autosam_net.encoders.pretrained import PretrainedRecord, find_record
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError, WeightsError
 from autosam_net.heads.head import HeadShape, build_head
-from autosam_net.inference.model import load_head
 from autosam_net.inference.package import export_model, load_model_zip
+from autosam_net.inference.trained_head import load_head
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, preprocess_dataset
 from autosam_net.training import loop

@@ -18,7 +18,7 @@ import pytest
 from autosam_net.data.plan import Plan, load_plan
 from autosam_net.embedding.embed import EncoderSource, embeddings_folder
 from autosam_net.errors import ModelError, PlanError, UsageError
-from autosam_net.inference.model import load_head
+from autosam_net.inference.trained_head import load_head
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs

@@ -22,10 +22,10 @@ from autosam_net.encoders.encoder import load_encoder
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.inference.load import load_model
-from autosam_net.inference.model import load_head
 from autosam_net.inference.onnx_graph import export_onnx
 from autosam_net.inference.package import export_model, load_model_zip
 from autosam_net.inference.predict import slice_probabilities
+from autosam_net.inference.trained_head import load_head
 from autosam_net.inference.validate import train_and_validate
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
