@@ -181,11 +181,11 @@ def _time_encoder(encoder: Encoder, machine: Machine) -> float:
     """Return seconds per input."""
     import torch
 
-    from autosam_net.embedding.embed import batch_size
+    from autosam_net.embedding.embed import batch_size, run_in_memory
 
     count = batch_size(machine.device)
     images = torch.full((count, 3, encoder.input_size, encoder.input_size), 0.5, device=machine.device)
-    return _fastest(lambda: encoder(images), machine) / count
+    return _fastest(lambda: run_in_memory(encoder, images), machine) / count
 
 
 def _time_head(

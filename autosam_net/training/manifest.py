@@ -45,7 +45,7 @@ def run_facts(device: str) -> dict[str, Any]:
 def peak_memory_mib(device: str) -> float:
     """Return the highest memory so far, of the GPU or else of this process; 0 where the system does not say."""
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_reserved() / MIB
+        return torch.cuda.max_memory_reserved(torch.device(device)) / MIB
     try:
         import resource
     except ImportError:  # Windows

@@ -8,8 +8,16 @@ import torch
 
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding, RgbSource
+from autosam_net.embedding.embed import BATCH
 from autosam_net.errors import WeightsError
-from planning.probe import PREDICTING_MIB, TRAINING_MIB, _probe_tuning, probe_machine, probe_speed
+from planning.probe import (
+    PREDICTING_MIB,
+    TRAINING_MIB,
+    _probe_tuning,
+    _time_encoder,
+    probe_machine,
+    probe_speed,
+)
 from tests.support import TINY
 
 LABELS = LabelSet({"background": 0, "organ": 1})
@@ -55,6 +63,22 @@ def test_the_memory_of_libraries_and_cases_comes_on_top(
     probe = probe_speed(with_gpu, encoding(tiny_weights), LABELS)
     assert probe.gpu_memory_mib == dict.fromkeys(probe.memory_mib, 1000.0)  # nothing comes on top of the GPU's
     assert probe.memory_mib["encode"] == 1000.0 + PREDICTING_MIB
+
+
+def test_an_encoder_is_timed_on_a_gpu_too_small_for_a_whole_batch(tmp_path: Path) -> None:
+    sizes = []
+
+    class Cramped(torch.nn.Module):
+        input_size = 8
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(images))
+            if len(images) > 1:
+                raise torch.cuda.OutOfMemoryError
+            return images
+
+    assert _time_encoder(Cramped(), probe_machine("cpu", tmp_path)) > 0
+    assert sizes[0] == BATCH["cpu"] and sizes.count(1) >= BATCH["cpu"]
 
 
 def test_missing_weights_are_an_error_of_planning(tmp_path: Path) -> None:
