@@ -69,6 +69,16 @@ class Contest:
         split = training_split(self.setting.dataset, self.fold, self.options, self.setting.folders)
         return tuple(split.train), tuple(split.val)
 
+    def share_cases(self) -> None:
+        """Let `folders` see the preprocessed cases of the setting, beside a cache of their own."""
+        source, target = (
+            place.preprocessed / self.setting.dataset.name for place in (self.setting.folders, self.folders)
+        )
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("cases", "splits_final.json", "dataset_fingerprint.json"):
+            if not (target / name).exists():
+                (target / name).symlink_to((source / name).resolve())
+
     def files(self, names: tuple[str, ...]) -> list[CaseFiles]:
         """Return the raw files of cases."""
         known = {case.name: case for case in training_cases(self.setting.dataset)}
@@ -147,10 +157,7 @@ def train_ours(contest: Contest) -> Score:
     """Encode, train and validate a head; nothing is encoded before."""
     setting, folders = contest.setting, contest.folders
     dataset, plan = setting.dataset, setting.plan.for_configuration(contest.configuration)
-    source, target = (place.preprocessed / dataset.name for place in (setting.folders, folders))
-    target.mkdir(parents=True)
-    for name in ("cases", "splits_final.json", "dataset_fingerprint.json"):
-        (target / name).symlink_to((source / name).resolve())
+    contest.share_cases()
     start = setting.clock()
     folder = train_head(dataset, plan, contest.configuration, contest.fold, contest.options, folders)
     seconds = setting.clock() - start
