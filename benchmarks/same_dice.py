@@ -6,7 +6,6 @@ the head in bfloat16, as it is where the processor computes in it, once with bot
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -17,26 +16,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 from autosam_net.allocator import keep_freed_memory
-from autosam_net.inference.validate import validate_fold
 from autosam_net.training.run import TrainingOptions
-from autosam_net.training.train import train_head
 from benchmarks.measuring import Row, Setting, table
-from benchmarks.same_time import Contest, apart, mean_dice
+from benchmarks.same_time import Contest, apart, contest_parser
 
 PRECISIONS = "bfloat16", "float32"
 
 
 def main() -> int:
     """Train and validate in both precisions and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_dice", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--root", type=Path, required=True, help="folder with raw/ and preprocessed/; only read")
-    parser.add_argument("-d", "--dataset", required=True, help="number or name of a data set that is planned there")
-    parser.add_argument("-c", "--configuration", default="cnn", help="of the plan (default: %(default)s)")
-    parser.add_argument("--fold", default="0", help="default: %(default)s")
-    parser.add_argument("--labelled", type=int, default=1, help="patients to learn from (default: %(default)s)")
+    parser = contest_parser("same_dice", __doc__)
     parser.add_argument("--seeds", type=int, default=3, help="0 .. N - 1 (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="of each training (default: as planned)")
-    parser.add_argument("--cases", type=int, help="validation cases to compare on (default: all of the fold)")
     arguments = parser.parse_args()
     keep_freed_memory()
     results = []
@@ -53,13 +44,11 @@ def main() -> int:
 
 def dice_in(contest: Contest, precision: str) -> float:
     """Return the mean Dice of a head that was trained and validated in a precision, whatever suits this machine."""
-    setting = contest.setting
-    dataset, plan = setting.dataset, setting.plan.for_configuration(contest.configuration)
+    setting = replace(contest.setting, scratch=contest.setting.scratch / precision)
+    contest = replace(contest, setting=setting)
     contest.share_cases()
-    folders = replace(contest.folders, results=contest.folders.results / precision)
     with patch("autosam_net.embedding.embed.supports_bfloat16", lambda _: precision == "bfloat16"):
-        folder = train_head(dataset, plan, contest.configuration, contest.fold, contest.options, folders)
-        return mean_dice(validate_fold(dataset, plan, folder, contest.validation_cases, "cpu", folders))
+        return contest.validated_dice(contest.train())
 
 
 def rows_of(results: Sequence[Mapping[str, float]]) -> list[Row]:

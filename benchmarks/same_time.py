@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from autosam_net.allocator import keep_freed_memory
 from autosam_net.data.dataset import CaseFiles, training_cases
+from autosam_net.data.plan import Plan
 from autosam_net.evaluation.report import Summary, evaluate_pairs
 from autosam_net.inference.validate import validate_fold
 from autosam_net.paths import Folders
@@ -59,6 +60,11 @@ class Contest:
         )
 
     @property
+    def plan(self) -> Plan:
+        """Return the plan as the configuration follows it."""
+        return self.setting.plan.for_configuration(self.configuration)
+
+    @property
     def validation_cases(self) -> tuple[str, ...]:
         """Return the cases on which both are compared."""
         return self.split[1][: self.validated]
@@ -78,6 +84,15 @@ class Contest:
         for name in ("cases", "splits_final.json", "dataset_fingerprint.json"):
             if not (target / name).exists():
                 (target / name).symlink_to((source / name).resolve())
+
+    def train(self) -> Path:
+        """Encode what the cache lacks and train; return the fold's folder."""
+        return train_head(self.setting.dataset, self.plan, self.configuration, self.fold, self.options, self.folders)
+
+    def validated_dice(self, folder: Path) -> float:
+        """Return the mean Dice of the validation cases, predicted by the head in a fold's folder."""
+        cases = self.validation_cases
+        return mean_dice(validate_fold(self.setting.dataset, self.plan, folder, cases, "cpu", self.folders))
 
     def files(self, names: tuple[str, ...]) -> list[CaseFiles]:
         """Return the raw files of cases."""
@@ -101,15 +116,9 @@ class Score:
 
 def main() -> int:
     """Let both train and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_time", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--root", type=Path, required=True, help="folder with raw/ and preprocessed/; only read")
-    parser.add_argument("-d", "--dataset", required=True, help="number or name of a data set that is planned there")
-    parser.add_argument("-c", "--configuration", default="cnn", help="of the plan (default: %(default)s)")
-    parser.add_argument("--fold", default="0", help="default: %(default)s")
-    parser.add_argument("--labelled", type=int, default=1, help="patients to learn from (default: %(default)s)")
+    parser = contest_parser("same_time", __doc__)
     parser.add_argument("--seed", type=int, default=0, help="of the draw of patients (default: %(default)s)")
     parser.add_argument("--max-minutes", type=float, help="of our encoding and training (default: as planned)")
-    parser.add_argument("--cases", type=int, help="validation cases to compare on (default: all of the fold)")
     parser.add_argument("--cpu-time", action="store_true", help="of the process that learns, where the machine is busy")
     parser.add_argument("--trained", type=Path, help="our fold's folder, trained and validated before; needs --minutes")
     parser.add_argument("--minutes", type=float, help="for nnU-Net, beside --trained")
@@ -130,6 +139,18 @@ def main() -> int:
         theirs = apart(train_theirs, contest, ours.seconds)
     print("\n".join(table(rows_of(ours, theirs))))
     return 0
+
+
+def contest_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what every contest is told: the data, the configuration, and the patients."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description, allow_abbrev=False)
+    parser.add_argument("--root", type=Path, required=True, help="folder with raw/ and preprocessed/; only read")
+    parser.add_argument("-d", "--dataset", required=True, help="number or name of a data set that is planned there")
+    parser.add_argument("-c", "--configuration", default="cnn", help="of the plan (default: %(default)s)")
+    parser.add_argument("--fold", default="0", help="default: %(default)s")
+    parser.add_argument("--labelled", type=int, default=1, help="patients to learn from (default: %(default)s)")
+    parser.add_argument("--cases", type=int, help="validation cases to compare on (default: all of the fold)")
+    return parser
 
 
 def apart(work: Callable[..., Result], *arguments: object) -> Result:
@@ -155,14 +176,12 @@ def rows_of(ours: Score, theirs: Score) -> list[Row]:
 
 def train_ours(contest: Contest) -> Score:
     """Encode, train and validate a head; nothing is encoded before."""
-    setting, folders = contest.setting, contest.folders
-    dataset, plan = setting.dataset, setting.plan.for_configuration(contest.configuration)
+    clock = contest.setting.clock
     contest.share_cases()
-    start = setting.clock()
-    folder = train_head(dataset, plan, contest.configuration, contest.fold, contest.options, folders)
-    seconds = setting.clock() - start
-    summary = validate_fold(dataset, plan, folder, contest.validation_cases, "cpu", folders)
-    return Score(seconds, steps_of(folder), mean_dice(summary))
+    start = clock()
+    folder = contest.train()
+    seconds = clock() - start
+    return Score(seconds, steps_of(folder), contest.validated_dice(folder))
 
 
 def trained_before(contest: Contest, folder: Path, seconds: float) -> Score:
