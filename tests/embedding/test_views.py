@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from autosam_net.embedding.views import draw_view, view_seed
+from autosam_net.embedding.views import draw_view, draw_views, view_seed
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +39,16 @@ def test_views_differ_stay_in_range_and_move_image_and_labels_together() -> None
         assert view.min() >= 0 and view.max() <= 1
         assert set(np.unique(moved)) <= {0, 2}
         assert view[0][moved == 2].mean() > view[0][moved == 0].mean()
+
+
+def test_several_processes_draw_the_same_views_as_one() -> None:
+    image, labels = example()
+    images, maps, seeds = np.stack([image] * 3), np.stack([labels] * 3), [5, 6, 7]
+    alone = draw_views(images, maps, seeds, 30.0)
+    for view, seed in zip(alone[0], seeds, strict=True):
+        assert view.tobytes() == draw_view(image, labels, seed, 30.0)[0].tobytes()
+    for one, shared in zip(alone, draw_views(images, maps, seeds, 30.0, processes=2), strict=True):
+        assert one.dtype == shared.dtype and one.tobytes() == shared.tobytes()
 
 
 def test_seeds_differ_by_case_slice_and_view() -> None:
