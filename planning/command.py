@@ -61,7 +61,7 @@ class _Job:
 
 def _plan_all(arguments: argparse.Namespace) -> None:
     from autosam_net.data.dataset import find_dataset
-    from planning.rules import find_encoder
+    from planning.rules.encoder import find_encoder
 
     if arguments.encoder is not None:
         find_encoder(arguments.encoder)

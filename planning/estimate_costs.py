@@ -10,7 +10,9 @@ from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
 from autosam_net.data.plan import TUNED_BATCH, Plan, StepEstimate, parse_tuning
 from autosam_net.memory import ENCODING_MIB, case_mib, prediction_mib
 from planning.machine import MIB, Machine, Probe
-from planning.rules import count_case_inputs, embedding_bytes, planned_shape, training_share
+from planning.rules.counts import training_share
+from planning.rules.grid import count_case_inputs, planned_shape
+from planning.rules.views import embedding_bytes
 
 PREPROCESSING_RATE = 4e6  # voxels of raw and resampled images together, a second and core (measured on cardiac MR)
 RESTORING_RATE = 5e7  # voxels times outputs a second, back to the raw grid (88e6 measured on a CT of 21 outputs)

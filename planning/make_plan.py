@@ -11,9 +11,22 @@ from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.plan import PLAN_VERSION, Encoding, Plan, Preprocessing
 from autosam_net.data.splits import detect_group_pattern, group_cases
 from autosam_net.encoders.catalog import ENCODERS
-from planning import rules
 from planning.estimate_costs import estimate_costs, rounded
 from planning.machine import Machine, Probe
+from planning.rules.counts import training_share
+from planning.rules.encoder import choose_encoder, explain_precision
+from planning.rules.grid import (
+    OVERLAP,
+    choose_input_size,
+    choose_resolution,
+    choose_slice_axis,
+    class_extents,
+    count_case_inputs,
+    in_plane,
+)
+from planning.rules.inputs import choose_normalizations, choose_pixels, choose_rgb
+from planning.rules.training import choose_folds, choose_head, choose_keep_largest, choose_strategy
+from planning.rules.views import choose_poses, choose_rotation, choose_views
 
 
 def choose_inputs(
@@ -26,20 +39,20 @@ def choose_inputs(
     Raises:
         UsageError: no encoder is called so.
     """
-    name, encoder_reason = rules.choose_encoder(machine, encoder)
+    name, encoder_reason = choose_encoder(machine, encoder)
     entry = ENCODERS.get(name)
-    axis, axis_reason = rules.choose_slice_axis(fingerprint)
-    sizes = rules.in_plane(fingerprint, axis)
-    size, size_reason = rules.choose_input_size(sizes, entry, machine)
-    resolution = rules.choose_resolution(fingerprint, axis, size, entry)
+    axis, axis_reason = choose_slice_axis(fingerprint)
+    sizes = in_plane(fingerprint, axis)
+    size, size_reason = choose_input_size(sizes, entry, machine)
+    resolution = choose_resolution(fingerprint, axis, size, entry)
     channels = dataset.channel_names
-    normalizations, normalization_reason = rules.choose_normalizations(fingerprint, channels, dataset.file_ending)
-    rgb, rgb_reason = rules.choose_rgb(fingerprint, channels, sizes)
-    rotation, rotation_reason = rules.choose_rotation(fingerprint, axis)
+    normalizations, normalization_reason = choose_normalizations(fingerprint, channels, dataset.file_ending)
+    rgb, rgb_reason = choose_rgb(fingerprint, channels, sizes)
+    rotation, rotation_reason = choose_rotation(fingerprint, axis)
     file = None if weights is None else str(weights.absolute())
-    pixels, pixels_reason = rules.choose_pixels(entry)
+    pixels, pixels_reason = choose_pixels(entry)
     encoding = Encoding(
-        name, file, size, rules.OVERLAP, rgb, maximum_views=1, slice_budget=1, rotation=rotation, pixels=pixels
+        name, file, size, OVERLAP, rgb, maximum_views=1, slice_budget=1, rotation=rotation, pixels=pixels
     )
     reasons = {
         "slice axis": axis_reason,
@@ -51,7 +64,7 @@ def choose_inputs(
         "input channels": rgb_reason,
         "pixels": pixels_reason,
         "rotation": rotation_reason,
-        "precision": rules.explain_precision(machine),
+        "precision": explain_precision(machine),
     }
     return Preprocessing(axis, resolution.spacing, normalizations), encoding, reasons
 
@@ -75,20 +88,20 @@ def make_plan(
         UsageError: no encoder is called so.
     """
     preprocessing, encoding, reasons = choose_inputs(dataset, fingerprint, probe.machine, encoder, weights)
-    folds, reasons["folds"] = rules.choose_folds(fingerprint.groups, given_folds)
-    inputs = sum(rules.count_case_inputs(fingerprint, preprocessing, encoding).values())
+    folds, reasons["folds"] = choose_folds(fingerprint.groups, given_folds)
+    inputs = sum(count_case_inputs(fingerprint, preprocessing, encoding).values())
     seconds = rounded(probe.seconds_per_input)
-    encoding, reasons["views"] = rules.choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
-    poses, reasons["poses"] = rules.choose_poses(fingerprint, encoding, inputs, probe.machine)
+    encoding, reasons["views"] = choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
+    poses, reasons["poses"] = choose_poses(fingerprint, encoding, inputs, probe.machine)
     encoding = replace(encoding, poses=poses)
-    trained = rules.training_share(inputs, folds)
-    patients = rules.training_share(len(set(fingerprint.groups.values())), folds)
-    largest = max(rules.class_extents(fingerprint, preprocessing.slice_axis), default=0.0) / preprocessing.spacing
+    trained = training_share(inputs, folds)
+    patients = training_share(len(set(fingerprint.groups.values())), folds)
+    largest = max(class_extents(fingerprint, preprocessing.slice_axis), default=0.0) / preprocessing.spacing
     configurations = {}
     for head, recipe in probe.recipes.items():
-        configurations[head], reasons[f"head {head}"] = rules.choose_head(head, recipe, trained, patients, largest)
-    strategy, reasons["strategy"] = rules.choose_strategy(probe.machine, probe.seconds_per_input, probe.tuned, patients)
-    keep_largest, reasons["largest component"] = rules.choose_keep_largest(fingerprint, dataset.labels)
+        configurations[head], reasons[f"head {head}"] = choose_head(head, recipe, trained, patients, largest)
+    strategy, reasons["strategy"] = choose_strategy(probe.machine, probe.seconds_per_input, probe.tuned, patients)
+    keep_largest, reasons["largest component"] = choose_keep_largest(fingerprint, dataset.labels)
     plan = Plan(
         version=PLAN_VERSION,
         dataset=dataset.name,

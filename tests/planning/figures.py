@@ -7,7 +7,10 @@ from pathlib import Path
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.fingerprint import CaseFingerprint, ClassStats, Fingerprint, IntensityStats
 from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import Encoding
+from autosam_net.encoders.catalog import ENCODERS
 from planning.machine import HeadRecipe, Machine, Probe
+from planning.rules.inputs import THRICE
 
 RECIPES = {
     "cnn": HeadRecipe({"dropout": 0.1}, batch_size=8, epochs=10, iterations=50, learning_rate=1e-3, weight_decay=1e-2),
@@ -70,3 +73,16 @@ def probe(on: Machine | None = None, seconds: float = 0.5) -> Probe:
     times = dict.fromkeys(RECIPES, 0.4)
     memory = {"encode": 900.0, **dict.fromkeys(RECIPES, 1200.0)}
     return Probe(on or machine(), seconds, times, memory, RECIPES)
+
+
+def has_figures(reason: str) -> bool:
+    return any(character.isdigit() for character in reason) and "\n" not in reason
+
+
+LITE, VIT = ENCODERS.get("lite_medsam"), ENCODERS.get("vit_b")
+ACDC = fingerprint(case(shape=(10, 256, 276), spacing=(10.0, 1.5625, 1.5625), extents={"rv": 60.0, "myo": 62.0}))
+HIPPOCAMPUS = fingerprint(case(shape=(36, 50, 35), spacing=(1.0, 1.0, 1.0), extents={"anterior": 15.0}))
+ULTRASOUND = fingerprint(case(shape=(1, 540, 800), spacing=(1.0, 1.0, 1.0), extents={"head": 300.0}, calibrated=False))
+LESIONS = fingerprint(case(shape=(160, 180, 140), spacing=(1.0, 1.0, 1.0), extents={"lesion": 5.0}))
+CUBE = fingerprint(case(shape=(64, 64, 64), spacing=(1.0, 1.0, 1.0)))
+ENCODING = Encoding("lite_medsam", None, 256, 0.25, THRICE, 1, 1, 180.0)
