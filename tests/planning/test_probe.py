@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from planning.probe import (
     PREDICTING_MIB,
     TRAINING_MIB,
     _probe_tuning,
+    _time,
     _time_encoder,
     probe_machine,
     probe_speed,
@@ -63,6 +65,19 @@ def test_the_memory_of_libraries_and_cases_comes_on_top(
     probe = probe_speed(with_gpu, encoding(tiny_weights), LABELS)
     assert probe.gpu_memory_mib == dict.fromkeys(probe.memory_mib, 1000.0)  # nothing comes on top of the GPU's
     assert probe.memory_mib["encode"] == 1000.0 + PREDICTING_MIB
+
+
+def test_waiting_counts_on_a_gpu_and_not_on_a_cpu_which_other_programs_may_hold(tmp_path: Path) -> None:
+    machine = probe_machine("cpu", tmp_path)
+    assert _time(lambda: time.sleep(0.3), machine) < 0.1
+    assert _time(lambda: time.sleep(0.3), replace(machine, device="mps")) >= 0.3
+
+    def work() -> None:
+        end = time.thread_time() + 0.1
+        while time.thread_time() < end:
+            pass
+
+    assert 0.1 <= _time(work, machine) < 0.2
 
 
 def test_an_encoder_is_timed_on_a_gpu_too_small_for_a_whole_batch(tmp_path: Path) -> None:
