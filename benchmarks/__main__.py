@@ -15,10 +15,10 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from autosam_net.allocator import keep_freed_memory
 from autosam_net.errors import AutosamError
 from autosam_net.files import atomic_file
 from autosam_net.parallel import available_cores
+from autosam_net.process import prepare_process
 from benchmarks.measuring import Row, Setting, processor_time, table
 
 BENCHMARKS = {
@@ -90,7 +90,7 @@ def _measure_apart(name: str, arguments: argparse.Namespace) -> list[str]:
 def _measure_here(arguments: argparse.Namespace) -> int:
     from autosam_net.training.manifest import peak_memory_mib
 
-    keep_freed_memory()  # as the commands do, for the published code as well
+    prepare_process()  # as the commands do, for the published code as well
     module = importlib.import_module(f"benchmarks.{arguments.only[0]}")
     clock = processor_time if arguments.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as scratch:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from autosam_net.allocator import keep_freed_memory
+from autosam_net.process import prepare_process
 from autosam_net.training.run import TrainingOptions
 from benchmarks.measuring import Row, Setting, table
 from benchmarks.same_time import Contest, apart, contest_parser
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="0 .. N - 1 (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="of each training (default: as planned)")
     arguments = parser.parse_args()
-    keep_freed_memory()
+    prepare_process()
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(arguments.root, arguments.dataset, Path(scratch), 0, time.perf_counter)

@@ -22,12 +22,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autosam_net.allocator import keep_freed_memory
 from autosam_net.data.dataset import CaseFiles, training_cases
 from autosam_net.data.plan import Plan
 from autosam_net.evaluation.report import Summary, evaluate_pairs
 from autosam_net.inference.validate import validate_fold
 from autosam_net.paths import Folders
+from autosam_net.process import prepare_process
 from autosam_net.training.cases import training_split
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head
@@ -127,7 +127,7 @@ def main() -> int:
         parser.error("--trained and --minutes need each other")
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     options = TrainingOptions(arguments.labelled, seed=arguments.seed, max_minutes=arguments.max_minutes)
-    keep_freed_memory()
+    prepare_process()
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(arguments.root, arguments.dataset, Path(scratch), 0, clock)
         contest = Contest(setting, arguments.configuration, arguments.fold, options, arguments.cases)
@@ -155,7 +155,7 @@ def contest_parser(name: str, description: str | None) -> argparse.ArgumentParse
 
 def apart(work: Callable[..., Result], *arguments: object) -> Result:
     """Return what `work` returns in a fresh process, with no threads of another."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=keep_freed_memory) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
         return pool.submit(_quietly, work, *arguments).result()
 
 

@@ -14,7 +14,6 @@ PACKAGES = ("autosam_net", "planning", "dataset_conversion")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 GROUND = {
-    "allocator",
     "arrays",
     "device",
     "errors",
@@ -25,6 +24,7 @@ GROUND = {
     "plugins",
     "memory",
     "parallel",
+    "process",
 }
 FLOORS = [
     GROUND,

@@ -21,13 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from autosam_net.allocator import keep_freed_memory
 from autosam_net.device import choose_device
 from autosam_net.errors import AutosamError, UsageError
 from autosam_net.memory import demand_memory, memory_limit
 from autosam_net.parallel import Part, dask_cluster, working
 from autosam_net.paths import Folders, find_folders, folder_origins
 from autosam_net.plugins import load_plugins
+from autosam_net.process import prepare_process
 from autosam_net.registry import suggest
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_BesideBars()])
     log.setLevel(level)
-    keep_freed_memory()
+    prepare_process()
     begin, words = time.monotonic(), sys.argv[1:] if argv is None else argv
     command = shlex.join([parser.prog, *words])
     log.debug("%s (Python %s, %s)", command, platform.python_version(), platform.platform())

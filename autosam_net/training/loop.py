@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ Item = TypeVar("Item")
 Learn = Callable[[nn.Module, Item], tuple[torch.Tensor, Mapping[str, float]]]
 """Returns the loss of what was drawn, and what else is to be logged of it, of names in `curves.MEASURES`."""
 
+PACED_EPOCHS = 5  # the last ones, by which a time limit is kept
 WARM_UP = 25  # iterations; within the first epoch, whose length no time limit changes
 
 
@@ -131,6 +133,15 @@ def _iterations_left(state: TrainingState, length: int) -> Iterator[None]:
         yield from progress([None] * left, title, left, "iteration", brief=True)
 
 
+def pace_of(rows: Sequence[Mapping[str, float]]) -> float:
+    """Return the seconds that an epoch takes; one that something held up must not shorten all that follow.
+
+    Args:
+        rows: of the log so far.
+    """
+    return statistics.median(row["seconds"] for row in rows[-PACED_EPOCHS:])
+
+
 def _account(state: TrainingState, loss: float, measures: Mapping[str, float]) -> None:
     for name, value in {"loss": loss, **measures, "iterations": 1.0}.items():
         state.sums[name] = state.sums.get(name, 0.0) + value
@@ -146,8 +157,9 @@ def _finish_epoch(course: Course, state: TrainingState, rate: float) -> None:
         raise ModelError(f"{course.folder}: the loss is {row['loss']} in epoch {done}. {course.cure}")
     state.log.append({name: round(value, 6) for name, value in row.items()})
     state.sums.clear()
+    pace = pace_of(state.log)
     if course.deadline < math.inf:
-        affordable = course.team.agreed(done + max(0, int((course.deadline - time.monotonic()) / spent)), min)
+        affordable = course.team.agreed(done + max(0, int((course.deadline - time.monotonic()) / pace)), min)
         if affordable < state.epochs:
             log.info("the time limit allows %d of %d epochs", affordable, state.epochs)
             state.epochs = affordable
@@ -157,5 +169,5 @@ def _finish_epoch(course: Course, state: TrainingState, rate: float) -> None:
     measures = "".join(f", {title} {row[name]:.3f}" for name, title in MEASURES.items() if name in row)
     log.info(
         "epoch %d/%d: loss %.3f%s, %.0f s (%.0f s left)",
-        *(done, state.epochs, row["loss"], measures, spent, spent * (state.epochs - done)),
+        *(done, state.epochs, row["loss"], measures, spent, pace * (state.epochs - done)),
     )

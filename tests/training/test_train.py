@@ -24,7 +24,7 @@ from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training import loop, train
 from autosam_net.training.cases import training_split
-from autosam_net.training.loop import learning_rate
+from autosam_net.training.loop import learning_rate, pace_of
 from autosam_net.training.run import TrainingOptions, list_models
 from autosam_net.training.train import train_head
 from tests.support import TINY, Prepared, copied, with_unet
@@ -155,6 +155,13 @@ def test_a_time_limit_shortens_the_training(
     assert 1 <= len(rows) < 10_000
     assert "the time limit allows" in caplog.text and "before training begins" not in caplog.text
     assert float(rows[-1]["learning_rate"]) < float(rows[len(rows) // 2]["learning_rate"]) or len(rows) < 8
+
+
+def test_one_epoch_that_was_held_up_does_not_shorten_the_rest() -> None:
+    rows = [{"seconds": seconds} for seconds in (9.0, 9.0, 2.0, 2.0, 2.0, 40.0)]
+    assert pace_of(rows) == 2.0
+    assert pace_of(rows + [{"seconds": 40.0}] * 2) == 40.0
+    assert pace_of(rows[:1]) == 9.0
 
 
 def test_a_time_limit_that_encoding_has_used_up_is_told(
