@@ -1,5 +1,5 @@
 # make demo   the whole line on a phantom data set (or DATA=...), with the real default encoder
-# make test   all tests
+# make test   all tests, by as many processes as there are cores, 4 at most (TESTERS=1: by one)
 # make docs   the documentation as a site
 # make bench  how fast each stage is here: on the data set of the demo, or of BENCH_ROOT=... DATASET=27
 # Each makes the environment in $(VENV) first; what is there already is used again.
@@ -11,9 +11,11 @@ DATA ?=
 CONFIGURATION ?= cnn
 BENCH_ROOT ?= $(ROOT)/Example
 DATASET ?= 900
+TESTERS ?= auto
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+SIDE_BY_SIDE = --numprocesses "$(TESTERS)" --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo test bench coverage docs lint format typecheck
 .DEFAULT_GOAL := help
@@ -41,11 +43,11 @@ demo: $(INSTALLED)
 	@"$(BIN)/python" -m autosam_net.commands.demo --root "$(ROOT)" --configuration "$(CONFIGURATION)" $(if $(DATA),--data "$(DATA)")
 
 test: $(INSTALLED)
-	"$(BIN)/python" -m pytest
+	"$(BIN)/python" -m pytest $(SIDE_BY_SIDE)
 
 coverage: $(INSTALLED)
 	"$(BIN)/python" -m coverage erase
-	"$(BIN)/python" -m coverage run -m pytest
+	"$(BIN)/python" -m coverage run -m pytest $(SIDE_BY_SIDE)
 	"$(BIN)/python" -m coverage combine --quiet
 	"$(BIN)/python" -m coverage report
 

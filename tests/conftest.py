@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from autosam_net.data.dataset import find_dataset
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry, WeightsSource, register_encoder
+from autosam_net.parallel import available_cores
 from autosam_net.paths import find_folders
 from autosam_net.preprocessing.preprocess import preprocess_dataset
 from tests.support import TINY, Prepared, TinyNetwork, build_tiny, tiny_plan, write_records
@@ -19,6 +21,14 @@ from tests.support import TINY, Prepared, TinyNetwork, build_tiny, tiny_plan, wr
 # a busy machine is no mistake
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores among the processes that test side by side, and with what each of them starts."""
+    if count := getattr(config, "workerinput", {}).get("workercount"):
+        threads = max(1, available_cores() // count)
+        torch.set_num_threads(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +60,7 @@ def place(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "weights").mkdir()
     shutil.copy(tiny_weights, tmp_path / "weights")
     monkeypatch.setattr("autosam_net.encoders.weights.weights_folder", lambda: tmp_path / "weights")
-    monkeypatch.setattr("planning.rules.CPU_ENCODER", TINY)
+    monkeypatch.setattr("planning.rules.encoder.CPU_ENCODER", TINY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
