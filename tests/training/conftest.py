@@ -22,9 +22,12 @@ def small_sam(depth: int, width: int) -> nn.Module:
     return sam
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path | None]]:
-    """Return encoder -> a checkpoint in its published layout, the ViTs at reduced depth; None for LiteMedSAM's own."""
+    """Return encoder -> a checkpoint in its published layout, the ViTs at reduced depth; None for LiteMedSAM's own.
+
+    While a module's tests run, segment-anything builds ViTs of that depth.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
     files: dict[str, Path | None] = {"lite_medsam": None}
     with pytest.MonkeyPatch.context() as patch:
