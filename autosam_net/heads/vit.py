@@ -45,7 +45,7 @@ class VitHead(nn.Module):
     recipe: ClassVar[Recipe] = Recipe(
         settings={"token_noise": 0.02, "dropout": 0.3, "position_jitter": 0.3},
         batch_size=4,
-        epochs=14,
+        epochs=40,
         iterations=50,
         learning_rate=7e-4,
         weight_decay=1e-2,
