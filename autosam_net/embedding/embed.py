@@ -16,6 +16,7 @@ from torch import nn
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import PLAIN, Encoding, Plan
+from autosam_net.device import drawing_processes
 from autosam_net.embedding import cache
 from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.poses import put
@@ -25,7 +26,7 @@ from autosam_net.encoders.split import keep_lower
 from autosam_net.errors import BusyError, CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
 from autosam_net.heads.pixels import fold_pixels
-from autosam_net.parallel import available_cores, map_cases
+from autosam_net.parallel import map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, label_inputs, rgb_inputs, tile_grid
@@ -273,14 +274,6 @@ def preprocessed_cases(dataset: DatasetSpec, folders: Folders) -> list[str]:
 def batch_size(device: str) -> int:
     """Return how many inputs the encoder takes at once on the device."""
     return BATCH.get(device.split(":")[0], BATCH["cpu"])
-
-
-def drawing_processes(device: str) -> int:
-    """Return how many processes draw the views that the encoder is to see: a CPU is taken by the encoder itself.
-
-    A GPU would wait for one: a view of 256 px takes it 20 ms.
-    """
-    return 1 if torch.device(device).type == "cpu" else available_cores()
 
 
 def batches_of(count: int, device: str) -> Iterator[range]:

@@ -43,22 +43,21 @@ def draw_views(
     labels: NDArray[np.integer],
     seeds: Sequence[int],
     rotation: float,
-    processes: int = 1,
+    processes: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
     """Return what `draw_view` makes of each of the images `(N, 3, S, S)` and label maps `(N, S, S)` with its seed.
 
     Args:
-        processes: that draw. They are kept for the next call; more than one pays where the encoder leaves the cores
-            idle.
+        processes: that draw, kept for the next call; 0 for this one.
     """
     turns = [rotation] * len(seeds)
-    if processes == 1:
-        drawn = list(map(draw_view, images, labels, seeds, turns))
-    else:
+    if processes:
         from joblib import Parallel, delayed
 
         tasks = map(delayed(draw_view), images, labels, seeds, turns)
         drawn = Parallel(min(processes, len(seeds)), backend="loky")(tasks)
+    else:
+        drawn = list(map(draw_view, images, labels, seeds, turns))
     moved_images, moved_labels = zip(*drawn, strict=True)
     return np.stack(moved_images), np.stack(moved_labels)
 

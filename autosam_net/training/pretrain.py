@@ -23,6 +23,7 @@ from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import NO_ENCODER, Plan, settings_digest
+from autosam_net.device import drawing_processes
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import changed_checkpoint, load_encoder, read_checkpoint, supports_bfloat16
 from autosam_net.encoders.pretrained import NAME, PretrainedRecord, case_digest, find_record, record_file, weights_file
@@ -32,7 +33,6 @@ from autosam_net.errors import UsageError
 from autosam_net.files import alone, remove_folder, remove_leftovers
 from autosam_net.heads.head import build_head
 from autosam_net.jsonio import sealed, to_json, write_json
-from autosam_net.parallel import available_cores
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import load_record
 from autosam_net.training.build import head_shape
@@ -281,7 +281,7 @@ def _run(task: _Task, options: PretrainingOptions, folder: Path, digest: str, de
         rate=lambda iteration, epochs: learning_rate(iteration, epochs * ITERATIONS, NEW_RATE),
         deadline=deadline,
         cure="Give a larger --batch-size, and begin anew with --overwrite.",
-        drawing_processes=0 if torch.device(options.device).type == "cpu" else available_cores(),
+        drawing_processes=drawing_processes(options.device),
     )
     course.resume(state, options.epochs)
     optimize(course, state, task.draw, task.learn)

@@ -19,13 +19,14 @@ from torch import nn
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import Split
+from autosam_net.device import drawing_processes
 from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
 from autosam_net.encoders.pretrained import PretrainedRecord, find_head, seen_among
 from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
 from autosam_net.files import alone, sha256_of_files
 from autosam_net.jsonio import canonical, sealed, to_json, write_json
-from autosam_net.parallel import WHOLE, Part, available_cores
+from autosam_net.parallel import WHOLE, Part
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import StoredCase, cases_folder
 from autosam_net.preprocessing.slices import count_inputs, tile_grid
@@ -98,9 +99,8 @@ class _Run:
 
     @property
     def drawing_processes(self) -> int:
-        """Return how many processes draw batches; beside an encoder on the CPU, which takes all cores, none."""
-        on_cpu = torch.device(self.options.device).type == "cpu"
-        return 0 if on_cpu or not self.fresh_views else max(1, available_cores() // self.team.share.count)
+        """Return how many processes draw batches; none where they are only read."""
+        return drawing_processes(self.options.device, self.team.share.count) if self.fresh_views else 0
 
     @property
     def course(self) -> Course:

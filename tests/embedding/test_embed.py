@@ -52,14 +52,6 @@ def test_the_embeddings_of_image_are_the_views_themselves(prepared: Prepared) ->
     np.testing.assert_array_equal(view.labels.row(0), labels)
 
 
-@pytest.mark.parametrize(("device", "processes"), [("cpu", 1), ("cuda:1", 7)])
-def test_views_are_drawn_by_all_cores_where_the_encoder_leaves_them_idle(
-    device: str, processes: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embed, "available_cores", lambda: 7)
-    assert embed.drawing_processes(device) == processes
-
-
 def test_views_drawn_by_several_processes_fill_the_cache_alike(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
