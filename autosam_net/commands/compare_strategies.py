@@ -32,6 +32,7 @@ from autosam_net.commands.trainings import (
 from autosam_net.data.plan import STRATEGIES, parse_tuning
 from autosam_net.errors import PlanError, UsageError
 from autosam_net.parallel import in_own_process
+from autosam_net.process import prepare_process
 
 if TYPE_CHECKING:
     from autosam_net.data.dataset import DatasetSpec
@@ -115,7 +116,8 @@ class _Table:
 
 
 def _train_one(training: Training, dataset: DatasetSpec, plan: Plan, folders: Folders) -> None:
-    load_libraries("monai.losses")  # behind a bar: this process is new
+    prepare_process()  # this process is new
+    load_libraries("monai.losses")
     from autosam_net.inference.validate import train_and_validate
 
     train_and_validate(dataset, plan, training.configuration, training.fold, training.options, folders)
