@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,38 @@ def embed_dataset(
     """
     folders = folders or find_folders()
     names = list(cases) if cases is not None else preprocessed_cases(dataset, folders)
-    return _embed(dataset, plan, folders, names, [(view, PLAIN) for view in range(views)], device)
+    variants = [(view, PLAIN) for view in range(views)]
+    return _embed(dataset, folders, names, variants, plan, EncoderSource(plan.encoding, device))
+
+
+def embed_in_time(
+    dataset: DatasetSpec,
+    plan: Plan,
+    folders: Folders,
+    cases: Sequence[str],
+    views: int,
+    device: str,
+    until: float,
+) -> int:
+    """Encode preprocessed cases view after view, where the cache lacks them, and return how many views there are.
+
+    Args:
+        views: how many of every slice are wanted; there is one at least.
+        until: of the monotonic clock, in seconds. A view of all cases is begun only where as much time is left as the
+            last one took.
+
+    Raises:
+        PlanError: a case has not been preprocessed.
+        WeightsError: the encoder's weights are missing.
+    """
+    source = EncoderSource(plan.encoding, device)
+    begin = time.monotonic()
+    for view in range(views):
+        _embed(dataset, folders, cases, [(view, PLAIN)], plan, source)
+        begin, last = time.monotonic(), begin
+        if begin + (begin - last) > until:
+            return view + 1
+    return views
 
 
 def embed_poses(
@@ -144,21 +176,21 @@ def embed_poses(
         PlanError: a case has not been preprocessed.
         WeightsError: the encoder's weights are missing.
     """
-    entries = _embed(dataset, plan, folders, cases, [(0, pose) for pose in poses], device)
+    variants = [(0, pose) for pose in poses]
+    entries = _embed(dataset, folders, cases, variants, plan, EncoderSource(plan.encoding, device))
     rows = (entries[start : start + len(poses)] for start in range(0, len(entries), len(poses)))
     return [dict(zip(poses, row, strict=True)) for row in rows]
 
 
 def _embed(
     dataset: DatasetSpec,
-    plan: Plan,
     folders: Folders,
     names: Sequence[str],
     variants: Sequence[tuple[int, str]],
-    device: str,
+    plan: Plan,
+    source: EncoderSource,
 ) -> list[cache.CachedEmbedding]:
     """Return the embeddings of each case's variants, given as (view, pose)."""
-    source = EncoderSource(plan.encoding, device)
     root = embeddings_folder(dataset, folders)
     cases = cases_folder(dataset, folders)
     contents = {name: load_record(cases / name).key for name in names}

@@ -33,7 +33,8 @@ class TrainingOptions:
         seed: of the initial weights, the batches and the draw of patients.
         epochs: replaces the planned number.
         fresh_views: augment and encode each batch anew instead of taking views from the cache.
-        max_minutes: of encoding and training together; training is shortened to fit.
+        max_minutes: of encoding and training together; in half of it as many views of each slice as can be had are
+            encoded, and training is shortened to fit.
         device: "cpu", "cuda", "cuda:1" ...
         resume: keep a finished training of other settings, instead of refusing.
         overwrite: throw an earlier training away.

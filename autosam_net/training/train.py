@@ -20,7 +20,7 @@ from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.data.splits import Split
 from autosam_net.device import drawing_processes
-from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_poses
+from autosam_net.embedding.embed import EncoderSource, embed_dataset, embed_in_time, embed_poses
 from autosam_net.encoders.pretrained import PretrainedRecord, find_head, seen_among
 from autosam_net.encoders.tuning import ENCODER, count_parameters, learnt
 from autosam_net.encoders.weights import find_weights, weights_sha256
@@ -57,6 +57,7 @@ from autosam_net.training.unlabelled import (
 
 log = logging.getLogger(__name__)
 TUNED_WARM_UP, TUNED_POWER = 200, 0.9  # of pretrained parts, as published (Gu et al., arXiv 2404.09957)
+TRAINING_SHARE = 0.5  # of a time limit; what it leaves is for the views of the slices, of which one is made in any case
 MODEL_VERSION = 2
 
 
@@ -193,7 +194,7 @@ def _train(run: _Run, dataset: DatasetSpec, split: Split, records: Sequence[Stor
     begin = time.monotonic()
     plan, options, lessons, team = run.plan, run.options, run.lessons, run.team
     inputs = sum(count_inputs(case.properties.shape, plan.encoding) for case in records)
-    views = 0 if run.fresh_views else plan.encoding.views_for(inputs)
+    views = 0 if run.fresh_views else _views_in_time(run, dataset, split, folders, plan.encoding.views_for(inputs))
     batches: BatchSource = (
         _cached(run, dataset, split, folders, views) if views else _fresh_slices(run, dataset, split, folders)
     )
@@ -246,6 +247,19 @@ def _fresh_slices(run: _Run, dataset: DatasetSpec, split: Split, folders: Folder
     log.info("training on %d cases, a fresh view of each slice in every batch", len(split.train))
     root = cases_folder(dataset, folders)
     return FreshSlices([root / case for case in split.train], run.plan.label_set, run.plan.encoding)
+
+
+def _views_in_time(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders, views: int) -> int:
+    """Return how many of the planned views of each slice there are once training must begin, and encode them so far."""
+    if (minutes := run.options.max_minutes) is None:
+        return views
+    until = run.deadline - 60 * minutes * TRAINING_SHARE
+    mine = run.team.share.of(split.train)
+    there = embed_in_time(dataset, run.plan, folders, mine, views, run.options.device, until)
+    there = run.team.agreed(there, min)
+    if there < views:
+        log.info("the time limit allows %d of %d views of each slice", there, views)
+    return there
 
 
 def _cached(run: _Run, dataset: DatasetSpec, split: Split, folders: Folders, views: int) -> CachedBatches:

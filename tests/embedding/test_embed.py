@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,14 @@ import torch
 
 from autosam_net.data.plan import Encoding
 from autosam_net.embedding import embed
-from autosam_net.embedding.cache import entry_folder
-from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder, preprocessed_cases
+from autosam_net.embedding.cache import entry_folder, list_entries
+from autosam_net.embedding.embed import (
+    EncoderSource,
+    embed_dataset,
+    embed_in_time,
+    embeddings_folder,
+    preprocessed_cases,
+)
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.errors import PlanError
 from autosam_net.files import alone
@@ -144,6 +151,20 @@ def test_what_another_process_has_in_hand_is_left_to_the_end(prepared: Prepared)
         assert not first.exists()
         assert not embedding.done()
     assert [entry.key for entry in embedding.result(timeout=60)] == [entry.key for entry in entries]
+
+
+@pytest.mark.parametrize(("until", "views"), [(-1.0, 1), (19.0, 1), (25.0, 2), (99.0, 3)])
+def test_a_view_is_begun_only_where_it_is_likely_to_end_in_time(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: float, views: int
+) -> None:
+    place = copied(prepared, tmp_path)
+    names, root = preprocessed_cases(place.dataset, place.folders)[:2], embeddings_folder(place.dataset, place.folders)
+    shutil.rmtree(root, ignore_errors=True)
+    clock = iter((0.0, 10.0, 20.0, 30.0))
+    monkeypatch.setattr(embed, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert embed_in_time(place.dataset, place.plan, place.folders, names, 3, "cpu", until) == views
+    there = {(entry.key.case, entry.key.view) for _, entry in list_entries(root) if entry is not None}
+    assert there == {(name, view) for name in names for view in range(views)}
 
 
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:

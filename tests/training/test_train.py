@@ -170,6 +170,8 @@ def test_a_time_limit_that_encoding_has_used_up_is_told(
     options = TrainingOptions(epochs=3, max_minutes=1e-9)
     folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
     assert "minutes are over before training begins, the limit is 1e-09; one epoch is trained" in caplog.text
+    assert prepared.plan.encoding.views_for(count_slices(prepared, folder)) > 1
+    assert json.loads((folder / "run.json").read_text())["views"] == 1
     assert len((folder / "training_log.csv").read_text().splitlines()) == 2
 
 
