@@ -19,7 +19,7 @@ from autosam_net.jsonio import from_json, read_sealed, to_json
 from autosam_net.training.build import base_encoder, build_model, head_shape
 from autosam_net.training.check_plan import check_tuning
 from autosam_net.training.checkpoint import load_tensors, tensors_sha256
-from autosam_net.training.train import MODEL_VERSION, trained_by
+from autosam_net.training.stored_model import MODEL_VERSION, trained_by
 
 HEAD_METADATA: dict[str, Any] = {
     "head": str,

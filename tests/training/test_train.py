@@ -22,7 +22,7 @@ from autosam_net.inference.trained_head import load_head
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_record
 from autosam_net.preprocessing.slices import count_inputs
-from autosam_net.training import loop, train
+from autosam_net.training import loop, stored_model, train
 from autosam_net.training.cases import training_split
 from autosam_net.training.loop import learning_rate, pace_of
 from autosam_net.training.run import TrainingOptions, list_models
@@ -274,7 +274,7 @@ def test_the_model_appears_after_everything_else(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(train, "save_tensors", fail)
+    monkeypatch.setattr(stored_model, "save_tensors", fail)
     with pytest.raises(OSError, match="disk full"):
         train_head(prepared.dataset, prepared.plan, "cnn", 0, folders=folders)
     folder = folders.results / prepared.dataset.name / "cnn" / "fold_0"

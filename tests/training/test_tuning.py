@@ -32,8 +32,9 @@ from autosam_net.preprocessing.preprocess import cases_folder, load_case
 from autosam_net.training import loop, train
 from autosam_net.training.cases import training_split
 from autosam_net.training.checkpoint import load_tensors
+from autosam_net.training.fold_training import poly_rate
 from autosam_net.training.run import TrainingOptions
-from autosam_net.training.train import poly_rate, train_head
+from autosam_net.training.train import train_head
 from tests.support import TINY, VITS, Prepared, with_unet
 
 TINY_VIT = (128, 128, *[160] * 6, 320, 320)  # widths of its attention blocks
@@ -96,8 +97,8 @@ def test_a_step_is_trained_stored_loaded_and_predicts(
 ) -> None:
     plan = planned(prepared.plan, encoder, checkpoints[encoder])
     trained: list[nn.Module] = []
-    plain_save = train._save_model
-    monkeypatch.setattr(train, "_save_model", lambda run, state: (trained.append(state.model), plain_save(run, state)))
+    plain_save = train.save_model
+    monkeypatch.setattr(train, "save_model", lambda run, state: (trained.append(state.model), plain_save(run, state)))
     options = TrainingOptions(labelled=1, tune=strategy, epochs=1)
     folder = train_head(prepared.dataset, plan, "vit", 0, options, folders)
     tuned = plan.for_configuration("vit", options.tuning)
