@@ -133,37 +133,35 @@ def embed_dataset(
     """
     folders = folders or find_folders()
     names = list(cases) if cases is not None else preprocessed_cases(dataset, folders)
-    variants = [(view, PLAIN) for view in range(views)]
-    return _embed(dataset, folders, names, variants, plan, EncoderSource(plan.encoding, device))
+    return _Embeddings.of(dataset, plan, folders, device).embed(names, [(view, PLAIN) for view in range(views)])
 
 
 def embed_in_time(
-    dataset: DatasetSpec,
-    plan: Plan,
-    folders: Folders,
-    cases: Sequence[str],
-    views: int,
-    device: str,
-    until: float,
+    dataset: DatasetSpec, plan: Plan, folders: Folders, cases: Sequence[str], views: int, device: str, until: float
 ) -> int:
     """Encode preprocessed cases view after view, where the cache lacks them, and return how many views there are.
 
     Args:
         views: how many of every slice are wanted; there is one at least.
-        until: of the monotonic clock, in seconds. A view of all cases is begun only where as much time is left as the
-            last one took.
+        until: of the monotonic clock, in seconds. A view after the first is only made if it is likely to be ready by
+            then, going by the cases before.
 
     Raises:
         PlanError: a case has not been preprocessed.
         WeightsError: the encoder's weights are missing.
     """
-    source = EncoderSource(plan.encoding, device)
-    begin = time.monotonic()
+    embeddings = _Embeddings.of(dataset, plan, folders, device)
+    pace = 0.0
     for view in range(views):
-        _embed(dataset, folders, cases, [(view, PLAIN)], plan, source)
-        begin, last = time.monotonic(), begin
-        if begin + (begin - last) > until:
-            return view + 1
+        found = embeddings.look_up(cases, [(view, PLAIN)])
+        missing = [key for key, entry in found.items() if entry is None]
+        if view and missing:
+            if not pace:  # the first one may have to wait for the encoder to be loaded
+                embeddings.fill(missing[:1])
+                pace, missing = _seconds_each(embeddings.fill, missing[1:2]), missing[2:]
+            if time.monotonic() + pace * len(missing) > until:
+                return view
+        pace = _seconds_each(embeddings.fill, missing) or pace
     return views
 
 
@@ -176,46 +174,68 @@ def embed_poses(
         PlanError: a case has not been preprocessed.
         WeightsError: the encoder's weights are missing.
     """
-    variants = [(0, pose) for pose in poses]
-    entries = _embed(dataset, folders, cases, variants, plan, EncoderSource(plan.encoding, device))
+    entries = _Embeddings.of(dataset, plan, folders, device).embed(cases, [(0, pose) for pose in poses])
     rows = (entries[start : start + len(poses)] for start in range(0, len(entries), len(poses)))
     return [dict(zip(poses, row, strict=True)) for row in rows]
 
 
-def _embed(
-    dataset: DatasetSpec,
-    folders: Folders,
-    names: Sequence[str],
-    variants: Sequence[tuple[int, str]],
-    plan: Plan,
-    source: EncoderSource,
-) -> list[cache.CachedEmbedding]:
-    """Return the embeddings of each case's variants, given as (view, pose)."""
-    root = embeddings_folder(dataset, folders)
-    cases = cases_folder(dataset, folders)
-    contents = {name: load_record(cases / name).key for name in names}
-    wanted = [
-        embedding_key(name, content, plan.encoding, source.precision, view, pose)
-        for name, content in contents.items()
-        for view, pose in variants
-    ]
-    # one process, since the encoder itself takes all cores; a cluster takes the views of all cases side by side
-    look = functools.partial(_open_or_forget, root)
-    found = dict(zip(wanted, map_cases(look, wanted, "verify the cache", 1, _in_words, unit="view"), strict=True))
-    missing = [key for key, entry in found.items() if entry is None]
-    log.debug(
-        "%s: %d of %d views are there, %d are to be computed",
-        root,
-        len(wanted) - len(missing),
-        len(wanted),
-        len(missing),
-    )
-    for folder in {cache.entry_folder(root, key).parent for key in missing}:
-        remove_leftovers(folder)
-    outside = plan.label_set.ignore or 0
-    compute = functools.partial(_embed_or_open, root=root, cases=cases, source=source, outside=outside)
-    found.update(_encode_shared(compute, missing, f"encode ({plan.encoding.source.encoder})"))
-    return [entry for entry in found.values() if entry is not None]
+def _seconds_each(fill: Callable[[Sequence[EmbeddingKey]], object], missing: Sequence[EmbeddingKey]) -> float:
+    """Fill the cache, and return how long an entry took; 0 where nothing was missing."""
+    begin = time.monotonic()
+    fill(missing)
+    return (time.monotonic() - begin) / len(missing) if missing else 0.0
+
+
+@dataclass(frozen=True)
+class _Embeddings:
+    """The cached embeddings of a data set, and what computes those that are missing.
+
+    Attributes:
+        root: the folder of the cache.
+        cases: the folder of the preprocessed cases.
+        outside: label value of the pixels that pad a slice smaller than the input.
+    """
+
+    root: Path
+    cases: Path
+    source: EncoderSource
+    outside: int
+
+    @classmethod
+    def of(cls, dataset: DatasetSpec, plan: Plan, folders: Folders, device: str) -> _Embeddings:
+        root, cases = embeddings_folder(dataset, folders), cases_folder(dataset, folders)
+        return cls(root, cases, EncoderSource(plan.encoding, device), plan.label_set.ignore or 0)
+
+    def embed(self, names: Sequence[str], variants: Sequence[tuple[int, str]]) -> list[cache.CachedEmbedding]:
+        """Return the embeddings of each case's variants, given as (view, pose)."""
+        found = self.look_up(names, variants)
+        found.update(self.fill([key for key, entry in found.items() if entry is None]))
+        return [entry for entry in found.values() if entry is not None]
+
+    def look_up(
+        self, names: Sequence[str], variants: Sequence[tuple[int, str]]
+    ) -> dict[EmbeddingKey, cache.CachedEmbedding | None]:
+        """Return what is there of each case's variants, None for what is missing."""
+        contents = {name: load_record(self.cases / name).key for name in names}
+        wanted = [
+            embedding_key(name, content, self.source.encoding, self.source.precision, view, pose)
+            for name, content in contents.items()
+            for view, pose in variants
+        ]
+        # one process, since the encoder itself takes all cores; a cluster takes the views of all cases side by side
+        look = functools.partial(_open_or_forget, self.root)
+        found = map_cases(look, wanted, "verify the cache", 1, _in_words, unit="view")
+        log.debug("%s: %d of %d views are missing", self.root, found.count(None), len(wanted))
+        return dict(zip(wanted, found, strict=True))
+
+    def fill(self, missing: Sequence[EmbeddingKey]) -> dict[EmbeddingKey, cache.CachedEmbedding | None]:
+        """Return the entries that were missing, computed here or by another process."""
+        for folder in {cache.entry_folder(self.root, key).parent for key in missing}:
+            remove_leftovers(folder)
+        compute = functools.partial(
+            _embed_or_open, root=self.root, cases=self.cases, source=self.source, outside=self.outside
+        )
+        return _encode_shared(compute, missing, f"encode ({self.source.encoding.source.encoder})")
 
 
 def _encode_shared(

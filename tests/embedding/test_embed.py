@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,18 +154,29 @@ def test_what_another_process_has_in_hand_is_left_to_the_end(prepared: Prepared)
     assert [entry.key for entry in embedding.result(timeout=60)] == [entry.key for entry in entries]
 
 
-@pytest.mark.parametrize(("until", "views"), [(-1.0, 1), (19.0, 1), (25.0, 2), (99.0, 3)])
-def test_a_view_is_begun_only_where_it_is_likely_to_end_in_time(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: float, views: int
+@pytest.mark.parametrize(
+    ("cached", "until", "views"), [(0, -1, 1), (0, 29, 1), (0, 30, 2), (0, 99, 3), (1, 14, 1), (1, 15, 2)]
+)
+def test_a_view_is_made_only_where_it_is_likely_to_be_ready_in_time(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int, until: int, views: int
 ) -> None:
-    place = copied(prepared, tmp_path)
-    names, root = preprocessed_cases(place.dataset, place.folders)[:2], embeddings_folder(place.dataset, place.folders)
+    place, now = copied(prepared, tmp_path), [0]
+    names, root = preprocessed_cases(place.dataset, place.folders)[:3], embeddings_folder(place.dataset, place.folders)
     shutil.rmtree(root, ignore_errors=True)
-    clock = iter((0.0, 10.0, 20.0, 30.0))
-    monkeypatch.setattr(embed, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    if cached:
+        embed_dataset(place.dataset, place.plan, place.folders, names, cached)
+    embed_case = embed.embed_case
+
+    def five_seconds(*arguments: Any) -> None:
+        now[0] += 5
+        embed_case(*arguments)
+
+    monkeypatch.setattr(embed, "embed_case", five_seconds)
+    monkeypatch.setattr(embed, "time", SimpleNamespace(monotonic=lambda: now[0]))
     assert embed_in_time(place.dataset, place.plan, place.folders, names, 3, "cpu", until) == views
     there = {(entry.key.case, entry.key.view) for _, entry in list_entries(root) if entry is not None}
-    assert there == {(name, view) for name in names for view in range(views)}
+    assert {(name, view) for name in names for view in range(views)} <= there
+    assert now[0] <= max(until, 15)
 
 
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:

@@ -165,12 +165,14 @@ def test_one_epoch_that_was_held_up_does_not_shorten_the_rest() -> None:
 
 
 def test_a_time_limit_that_encoding_has_used_up_is_told(
-    prepared: Prepared, folders: Folders, caplog: pytest.LogCaptureFixture
+    prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    place = copied(prepared, tmp_path)
+    shutil.rmtree(embeddings_folder(place.dataset, place.folders), ignore_errors=True)
     options = TrainingOptions(epochs=3, max_minutes=1e-9)
-    folder = train_head(prepared.dataset, prepared.plan, "linear", 0, options, folders)
+    folder = train_head(place.dataset, place.plan, "linear", 0, options, place.folders)
     assert "minutes are over before training begins, the limit is 1e-09; one epoch is trained" in caplog.text
-    assert prepared.plan.encoding.views_for(count_slices(prepared, folder)) > 1
+    assert place.plan.encoding.views_for(count_slices(place, folder)) > 1
     assert json.loads((folder / "run.json").read_text())["views"] == 1
     assert len((folder / "training_log.csv").read_text().splitlines()) == 2
 
