@@ -102,7 +102,8 @@ def _try_tuning(
     if patients < TUNED_PATIENTS:
         raise UsageError(
             f"--from-head: fold {fold} trains on {patients} patients; with fewer than {TUNED_PATIENTS} none can be "
-            "held out to see whether tuning the encoder helps the trained head. Keep the head, or do it with --anyway."
+            "held out to see whether tuning the encoder helps the trained head (on ACDC, with one patient, it did harm "
+            "in two draws of three). Keep the head, or do it with --anyway."
         )
     own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
     trial = replace(options, trial=True)
