@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         "--max-minutes",
         type=float,
         metavar="M",
-        help="limit of encoding and training together, for each fold: half of it for encoding; one view of each slice "
-        "and one epoch are done in any case",
+        help="limit of encoding and training together, for each fold: half of it for encoding; one or two views of "
+        "each slice and one epoch are done in any case",
     )
     parser.add_argument(
         "--fresh-views", action="store_true", help="augment and encode each batch anew: no cache, for a fast GPU"

@@ -68,8 +68,8 @@ def add_trainings(parser: argparse.ArgumentParser, seeds: int) -> None:
     parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help=drawn)
     parser.add_argument("--fold", default="0", metavar="K", help="whose held-out cases are predicted (default 0)")
     limit = (
-        "limit of encoding and training together, for each run: half of it for encoding; one view of each slice and "
-        "one epoch are done in any case"
+        "limit of encoding and training together, for each run: half of it for encoding; one or two views of each "
+        "slice and one epoch are done in any case"
     )
     parser.add_argument("--max-minutes", type=float, metavar="M", help=limit)
 

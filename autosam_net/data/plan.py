@@ -24,6 +24,7 @@ PLAIN = "plain"
 NO_ENCODER = "image"  # in the catalogue: what stands for the inputs themselves
 CELL = 4  # folded pixels along each side of an embedding pixel; where an encoder has more, they are averaged
 POSES = ("flip_y", "flip_x", "turn_90", "turn_180", "turn_270")  # beside the plain one
+VIEWS_OF_POSES = 2  # of each slice at least, where predictions are averaged over poses: the plain one shows one pose
 REFERENCE_INPUTS = 40  # training inputs up to which a head's own number of epochs is enough
 REFERENCE_PATIENTS = 2  # and patients: one slice each of many patients asks for more than many slices of one
 STRATEGIES = ("head", "head:lora", "head:adapter", "encoder+head:full", "encoder+head:lora", "encoder+head:adapter")
@@ -82,7 +83,8 @@ class Encoding:
         rgb: the sources of the three input channels.
         maximum_views: upper bound of views (one plain, the others augmented) of each training slice.
         slice_budget: encoder passes that the training set of one fold may cost, all views counted; with few slices
-            there are more views of each, with many slices fewer (but always the plain one).
+            there are more views of each, with many slices fewer (but always the plain one, and a turned one where
+            predictions are averaged over poses).
         rotation: degrees by which augmented views are turned at most, either way.
         poses: of `POSES`, those that slices are put in beside the plain one, for test-time augmentation and for
             learning from unlabelled cases; each costs one more encoder pass.
@@ -136,9 +138,14 @@ class Encoding:
         """Return the plain pose and the others."""
         return (PLAIN, *self.poses)
 
+    @property
+    def least_views(self) -> int:
+        """Return how many views of each slice a head needs to know the poses that its predictions are averaged over."""
+        return min(self.maximum_views, VIEWS_OF_POSES if self.poses else 1)
+
     def views_for(self, slices: int) -> int:
         """Return the number of views of each of `slices` training slices."""
-        return max(1, min(self.maximum_views, self.slice_budget // max(slices, 1)))
+        return max(self.least_views, min(self.maximum_views, self.slice_budget // max(slices, 1)))
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def embed_in_time(
     """Encode preprocessed cases view after view, where the cache lacks them, and return how many views there are.
 
     Args:
-        views: how many of every slice are wanted; there is one at least.
-        until: of the monotonic clock, in seconds. A view after the first is only made if it is likely to be ready by
+        views: how many of every slice are wanted; as many as a head needs are made in any case.
+        until: of the monotonic clock, in seconds. Another view is only made if it is likely to be ready by
             then, going by the cases before.
 
     Raises:
@@ -151,11 +151,11 @@ def embed_in_time(
         WeightsError: the encoder's weights are missing.
     """
     embeddings = _Embeddings.of(dataset, plan, folders, device)
-    pace = 0.0
+    least, pace = plan.encoding.least_views, 0.0
     for view in range(views):
         found = embeddings.look_up(cases, [(view, PLAIN)])
         missing = [key for key, entry in found.items() if entry is None]
-        if view and missing:
+        if view >= least and missing:
             if not pace:  # the first one may have to wait for the encoder to be loaded
                 embeddings.fill(missing[:1])
                 pace, missing = _seconds_each(embeddings.fill, missing[1:2]), missing[2:]

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import Encoding
+from autosam_net.data.plan import VIEWS_OF_POSES, Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from planning.machine import MIB, Machine
 from planning.rules.counts import round_down, training_share
 
 VIEWS_OF_SAME_POSE = 1, 6  # least and most
-VIEWS_OF_ANY_POSE = 2, 12  # predictions are averaged over poses, of which the plain view shows one
+VIEWS_OF_ANY_POSE = VIEWS_OF_POSES, 12
 ENCODING_SECONDS = 15 * 60
 DISK_SHARE = 0.5  # of the free disk
 ANY_POSE = 180.0  # degrees that views are turned, nnU-Net's range for square 2D patches

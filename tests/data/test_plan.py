@@ -38,6 +38,13 @@ def test_an_encoder_of_its_own_replaces_the_plans_and_nothing_else(plan: Plan) -
     assert replace(own, encoding=plan.encoding, configurations=plan.configurations) == plan
 
 
+def test_a_head_sees_more_than_the_plain_view_where_it_predicts_in_several_poses(plan: Plan) -> None:
+    plain = replace(plan.encoding, maximum_views=12, slice_budget=100, poses=())
+    assert [plain.views_for(slices) for slices in (5, 20, 80, 200)] == [12, 5, 1, 1]
+    turned = replace(plain, poses=("turn_90",))
+    assert [turned.views_for(slices) for slices in (5, 20, 80, 200)] == [12, 5, 2, 2]
+
+
 def test_an_unknown_configuration_is_refused(plan: Plan) -> None:
     with pytest.raises(PlanError, match="no configuration 'uent'; did you mean 'unet'"):
         plan.for_configuration("uent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -177,6 +178,15 @@ def test_a_view_is_made_only_where_it_is_likely_to_be_ready_in_time(
     there = {(entry.key.case, entry.key.view) for _, entry in list_entries(root) if entry is not None}
     assert {(name, view) for name in names for view in range(views)} <= there
     assert now[0] <= max(until, 15)
+
+
+def test_a_head_that_predicts_in_several_poses_gets_a_turned_view_in_any_case(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    place = copied(prepared, tmp_path)
+    names = preprocessed_cases(place.dataset, place.folders)[:1]
+    plan = replace(place.plan, encoding=replace(place.plan.encoding, poses=("turn_90",)))
+    assert embed_in_time(place.dataset, plan, place.folders, names, 3, "cpu", -math.inf) == 2
 
 
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:
