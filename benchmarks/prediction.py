@@ -11,7 +11,7 @@ import torch
 from skimage.transform import resize
 
 from autosam_net.data.dataset import training_cases
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.heads.head import build_head
 from autosam_net.imageio import read_case
 from autosam_net.inference.model import Model

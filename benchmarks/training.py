@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from autosam_net.embedding import cache
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, embed_case, encode_inputs
+from autosam_net.embedding.embed import embed_case
 from autosam_net.embedding.key import embedding_key
+from autosam_net.embedding.source import EncoderSource, encode_inputs
 from autosam_net.heads.head import build_head
 from autosam_net.training.ahead import drawn_ahead
 from autosam_net.training.batches import Batch, CachedBatches

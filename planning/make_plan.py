@@ -91,9 +91,9 @@ def make_plan(
     folds, reasons["folds"] = choose_folds(fingerprint.groups, given_folds)
     inputs = sum(count_case_inputs(fingerprint, preprocessing, encoding).values())
     seconds = rounded(probe.seconds_per_input)
-    encoding, reasons["views"] = choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
     poses, reasons["poses"] = choose_poses(fingerprint, encoding, inputs, probe.machine)
     encoding = replace(encoding, poses=poses)
+    encoding, reasons["views"] = choose_views(encoding, inputs, folds, seconds, probe.machine.disk_mib)
     trained = training_share(inputs, folds)
     patients = training_share(len(set(fingerprint.groups.values())), folds)
     largest = max(class_extents(fingerprint, preprocessing.slice_axis), default=0.0) / preprocessing.spacing

@@ -181,7 +181,7 @@ def _time_encoder(encoder: Encoder, machine: Machine) -> float:
     """Return seconds per input."""
     import torch
 
-    from autosam_net.embedding.embed import batch_size, run_in_memory
+    from autosam_net.embedding.source import batch_size, run_in_memory
 
     count = batch_size(machine.device)
     images = torch.full((count, 3, encoder.input_size, encoder.input_size), 0.5, device=machine.device)

@@ -12,105 +12,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import PLAIN, Encoding, Plan
+from autosam_net.data.plan import PLAIN, Plan
 from autosam_net.device import drawing_processes
 from autosam_net.embedding import cache
 from autosam_net.embedding.key import EmbeddingKey, embedding_key
 from autosam_net.embedding.poses import put
+from autosam_net.embedding.source import EncoderSource, batches_of
 from autosam_net.embedding.views import draw_views, view_seed
-from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
-from autosam_net.encoders.split import keep_lower
 from autosam_net.errors import BusyError, CacheError, PlanError
 from autosam_net.files import alone, remove_leftovers
-from autosam_net.heads.pixels import fold_pixels
 from autosam_net.parallel import map_cases
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case, load_record
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, label_inputs, rgb_inputs, tile_grid
 
 log = logging.getLogger(__name__)
-BATCH = {"cpu": 4, "cuda": 32}  # inputs per encoder pass; on a CPU more only costs memory, on a GPU less idles
-
-
-@dataclass(frozen=True)
-class EncoderSource:
-    """A planned encoder that is loaded when first needed, so that a full cache costs no start-up."""
-
-    encoding: Encoding
-    device: str
-    asked_precision: Precision | None = None
-
-    @property
-    def precision(self) -> Precision:
-        """Return what the encoder computes in: what was asked for, or what suits this device."""
-        return self.asked_precision or ("bfloat16" if supports_bfloat16(self.device) else "float32")
-
-    def __reduce__(self) -> tuple[type[EncoderSource], tuple[Encoding, str, Precision]]:
-        """Travel to other processes without the encoder, which is loaded there, in the same precision as here."""
-        return EncoderSource, (self.encoding, self.device, self.precision)
-
-    @functools.cached_property
-    def encoder(self) -> Encoder:
-        """Return the encoder, or its part below `tuned_from`, loaded at the first call."""
-        source = self.encoding.source
-        encoder = load_encoder(source.encoder, source.input_size, source.weights_file, self.device, self.precision)
-        if source.tuned_from is not None:
-            keep_lower(encoder, source.tuned_from)
-        return encoder
-
-    @property
-    def channels(self) -> int:
-        """Return the channels of the embeddings, those of folded pixels among them."""
-        return self.encoder.channels + self.encoding.source.folded_channels
-
-    def encode(self, inputs: NDArray[np.float32]) -> torch.Tensor:
-        """Return what heads get for inputs `(N, 3, S, S)` in [0, 1]: `(N, channels, h, w)`, on the device, float32."""
-        return self.encode_tensor(torch.from_numpy(inputs).to(self.device))
-
-    def encode_tensor(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what `encode` does; inputs in which nothing is, such as tiles of air in a CT, cost no encoder pass."""
-        shown = inputs.flatten(1).any(dim=1)
-        if shown.all():
-            return self._encoded(inputs)
-        embedding = self._empty.repeat(len(inputs), 1, 1, 1)
-        if shown.any():
-            embedding[shown] = self._encoded(inputs[shown])
-        return embedding
-
-    @functools.cached_property
-    def _empty(self) -> torch.Tensor:
-        """Return the embedding `(1, channels, h, w)` of an input of zeros."""
-        size = self.encoding.source.input_size
-        return self._encoded(torch.zeros(1, 3, size, size, device=self.device))
-
-    def _encoded(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings; in halves of the batch where the GPU's memory is too small for the whole."""
-        return run_in_memory(functools.partial(encode_inputs, self.encoder, encoding=self.encoding.source), inputs)
-
-
-def run_in_memory(network: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-    """Return `network(*inputs)`, from halves of the batch where the GPU's memory is too small for the whole."""
-    try:
-        return network(*inputs)
-    except torch.cuda.OutOfMemoryError:
-        if len(inputs[0]) == 1:
-            raise
-    torch.cuda.empty_cache()  # outside the except clause, which holds the failed pass
-    halves = zip(*(part.tensor_split(2) for part in inputs), strict=True)
-    return torch.cat([run_in_memory(network, *half) for half in halves])
-
-
-def encode_inputs(encoder: nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:
-    """Return the embeddings `(N, C, h, w)` of images `(N, 3, S, S)`, with their folded pixels where planned."""
-    embedding: torch.Tensor = encoder(images)
-    if not encoding.pixels:
-        return embedding
-    pixels = fold_pixels(images[:, encoding.distinct_channels].to(embedding), embedding.shape[-1])
-    return torch.cat([embedding, pixels], dim=1)
 
 
 def embed_dataset(
@@ -138,8 +57,8 @@ def embed_dataset(
 
 def embed_in_time(
     dataset: DatasetSpec, plan: Plan, folders: Folders, cases: Sequence[str], views: int, device: str, until: float
-) -> int:
-    """Encode preprocessed cases view after view, where the cache lacks them, and return how many views there are.
+) -> tuple[list[cache.CachedEmbedding], int]:
+    """Return what `embed_dataset` does, of as many views as there can be in time, and how many these are.
 
     Args:
         views: how many of every slice are wanted; as many as a head needs are made in any case.
@@ -151,18 +70,20 @@ def embed_in_time(
         WeightsError: the encoder's weights are missing.
     """
     embeddings = _Embeddings.of(dataset, plan, folders, device)
-    least, pace = plan.encoding.least_views, 0.0
+    ready: list[list[cache.CachedEmbedding]] = []
+    pace = 0.0
     for view in range(views):
         found = embeddings.look_up(cases, [(view, PLAIN)])
         missing = [key for key, entry in found.items() if entry is None]
-        if view >= least and missing:
+        if view >= plan.encoding.least_views and missing:
             if not pace:  # the first one may have to wait for the encoder to be loaded
-                embeddings.fill(missing[:1])
-                pace, missing = _seconds_each(embeddings.fill, missing[1:2]), missing[2:]
+                embeddings.fill(found, missing[:1])
+                pace, missing = embeddings.fill(found, missing[1:2]), missing[2:]
             if time.monotonic() + pace * len(missing) > until:
-                return view
-        pace = _seconds_each(embeddings.fill, missing) or pace
-    return views
+                break
+        pace = embeddings.fill(found, missing) or pace
+        ready.append([entry for entry in found.values() if entry is not None])
+    return [entry for of_case in zip(*ready, strict=True) for entry in of_case], len(ready)
 
 
 def embed_poses(
@@ -177,13 +98,6 @@ def embed_poses(
     entries = _Embeddings.of(dataset, plan, folders, device).embed(cases, [(0, pose) for pose in poses])
     rows = (entries[start : start + len(poses)] for start in range(0, len(entries), len(poses)))
     return [dict(zip(poses, row, strict=True)) for row in rows]
-
-
-def _seconds_each(fill: Callable[[Sequence[EmbeddingKey]], object], missing: Sequence[EmbeddingKey]) -> float:
-    """Fill the cache, and return how long an entry took; 0 where nothing was missing."""
-    begin = time.monotonic()
-    fill(missing)
-    return (time.monotonic() - begin) / len(missing) if missing else 0.0
 
 
 @dataclass(frozen=True)
@@ -209,7 +123,7 @@ class _Embeddings:
     def embed(self, names: Sequence[str], variants: Sequence[tuple[int, str]]) -> list[cache.CachedEmbedding]:
         """Return the embeddings of each case's variants, given as (view, pose)."""
         found = self.look_up(names, variants)
-        found.update(self.fill([key for key, entry in found.items() if entry is None]))
+        self.fill(found, [key for key, entry in found.items() if entry is None])
         return [entry for entry in found.values() if entry is not None]
 
     def look_up(
@@ -228,14 +142,20 @@ class _Embeddings:
         log.debug("%s: %d of %d views are missing", self.root, found.count(None), len(wanted))
         return dict(zip(wanted, found, strict=True))
 
-    def fill(self, missing: Sequence[EmbeddingKey]) -> dict[EmbeddingKey, cache.CachedEmbedding | None]:
-        """Return the entries that were missing, computed here or by another process."""
+    def fill(self, found: dict[EmbeddingKey, cache.CachedEmbedding | None], missing: Sequence[EmbeddingKey]) -> float:
+        """Add the entries that are missing, computed here or by another process.
+
+        Returns:
+            the seconds that each took; 0 where none is missing.
+        """
+        begin = time.monotonic()
         for folder in {cache.entry_folder(self.root, key).parent for key in missing}:
             remove_leftovers(folder)
         compute = functools.partial(
             _embed_or_open, root=self.root, cases=self.cases, source=self.source, outside=self.outside
         )
-        return _encode_shared(compute, missing, f"encode ({self.source.encoding.source.encoder})")
+        found.update(_encode_shared(compute, missing, f"encode ({self.source.encoding.source.encoder})"))
+        return (time.monotonic() - begin) / len(missing) if missing else 0.0
 
 
 def _encode_shared(
@@ -321,18 +241,6 @@ def embeddings_folder(dataset: DatasetSpec, folders: Folders) -> Path:
 def preprocessed_cases(dataset: DatasetSpec, folders: Folders) -> list[str]:
     """Return the names of all preprocessed cases, sorted."""
     return sorted(file.parent.name for file in cases_folder(dataset, folders).glob("*/case.json"))
-
-
-def batch_size(device: str) -> int:
-    """Return how many inputs the encoder takes at once on the device."""
-    return BATCH.get(device.split(":")[0], BATCH["cpu"])
-
-
-def batches_of(count: int, device: str) -> Iterator[range]:
-    """Yield 0 .. count - 1 in runs of the size that the device takes at once."""
-    size = batch_size(device)
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
 
 
 def _encoded_batches(

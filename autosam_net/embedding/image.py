@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autosam_net.data.plan import Normalization, RgbSource
 from autosam_net.data.volume import Volume
-from autosam_net.embedding.embed import batches_of
+from autosam_net.embedding.source import batches_of
 from autosam_net.encoders.encoder import Encoder
 from autosam_net.errors import DatasetError
 from autosam_net.imageio.open import Image, open_image

@@ -26,11 +26,11 @@ def write_label_efficiency(folder: Path, runs: Sequence[LabelRun]) -> None:
 def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    names = list(dict.fromkeys(group.name for group in groups))
+    figure = Figure(figsize=(7, 5 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
     untrained = any(group.patients == 0 for group in groups)
     axes.set_xscale(**({"value": "symlog", "linthresh": 1, "linscale": 0.4} if untrained else {"value": "log"}))
-    names = list(dict.fromkeys(group.name for group in groups))
     for index, name in enumerate(names):
         aside = 1.04 ** (index - (len(names) - 1) / 2)  # so that one does not hide another
         own = sorted((group for group in groups if group.name == name), key=lambda group: group.patients)
@@ -49,7 +49,7 @@ def _draw(path: Path, groups: Sequence[LabelGroup]) -> None:
     axes.set_xlabel("labelled patients")
     axes.set_ylabel("mean Dice (dots: single runs, bars: standard deviation)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")  # to look for the best place takes seconds, of a busy machine
+    figure.legend(loc="outside lower center")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autosam_net.data.dataset import dataset_folder_name
 from autosam_net.data.plan import Plan
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import ModelError, UsageError, WeightsError
 from autosam_net.evaluation.expected_dice import read_expected_dice
 from autosam_net.files import sha256_of_files

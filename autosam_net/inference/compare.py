@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Plan, load_plan
-from autosam_net.embedding.embed import EncoderSource, embed_poses
+from autosam_net.embedding.embed import embed_poses
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import ModelError, UsageError
 from autosam_net.evaluation.metrics import dice_of_classes
 from autosam_net.evaluation.postprocessing import keep_largest

@@ -18,7 +18,7 @@ from autosam_net.data.dataset import CaseFiles
 from autosam_net.data.plan import Plan
 from autosam_net.data.prompts import Prompt, read_prompts
 from autosam_net.data.volume import Volume
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, GrowingTable, Rows, confidence_rows, read_rows
 from autosam_net.evaluation.expected_dice import Confidences, Dice, ExpectedDice, expect

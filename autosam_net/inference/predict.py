@@ -17,8 +17,8 @@ from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN
 from autosam_net.data.prompts import Prompt
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import BATCH, EncoderSource, batches_of, run_in_memory
 from autosam_net.embedding.poses import point_in, put, put_back
+from autosam_net.embedding.source import BATCH, EncoderSource, batches_of, run_in_memory
 from autosam_net.memory import demand_free_memory
 from autosam_net.preprocessing.prompts import mapped_outline, stack_tokens, tile_outlines
 from autosam_net.preprocessing.slices import TileGrid, count_inputs, rgb_inputs, tile_grid

@@ -12,7 +12,8 @@ from autosam_net.data.case import CaseProperties
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Plan, settings_digest
-from autosam_net.embedding.embed import EncoderSource, embed_poses
+from autosam_net.embedding.embed import embed_poses
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.evaluation.postprocessing import keep_largest
 from autosam_net.files import remove_leftovers, sha256_of_files
 from autosam_net.inference.predict import slice_probabilities

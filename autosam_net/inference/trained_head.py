@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autosam_net.data.plan import Plan, Tuning
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.tuning import ENCODER, HEAD, learnt, load_learnt, settle_encoder, tune_head
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError

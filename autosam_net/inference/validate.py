@@ -15,7 +15,8 @@ from autosam_net.data.dataset import DatasetSpec, label_files
 from autosam_net.data.plan import PLAIN, TUNED_PATIENTS, Plan
 from autosam_net.data.prompts import PROMPTS_FILE, Prompt, write_prompts
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, embed_poses
+from autosam_net.embedding.embed import embed_poses
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import UsageError
 from autosam_net.evaluation.case_table import CASES_FILE, CONFIDENCE, confidence_rows, replace_columns
 from autosam_net.evaluation.report import Summary, evaluate_pairs, write_summary

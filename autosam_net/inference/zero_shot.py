@@ -23,7 +23,7 @@ from autosam_net.data.plan import Plan, settings_digest
 from autosam_net.data.prompts import Prompt, PromptOptions, write_prompts
 from autosam_net.data.splits import held_out_cases, load_splits
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autosam_net.data.plan import Encoding, Plan, Tuning
-from autosam_net.embedding.embed import EncoderSource, encode_inputs
+from autosam_net.embedding.source import EncoderSource, encode_inputs
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder
 from autosam_net.encoders.pretrained import PretrainedRecord

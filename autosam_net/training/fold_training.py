@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autosam_net.data.plan import Configuration, Plan, settings_digest
 from autosam_net.device import drawing_processes
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.pretrained import PretrainedRecord, find_head
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.files import sha256_of_files

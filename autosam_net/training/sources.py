@@ -35,8 +35,7 @@ def labelled_batches(
     if run.fresh_views:
         batches, views = _fresh_slices(run, dataset, split, folders), 0
     else:
-        views = _views_in_time(run, dataset, split, folders, run.plan.encoding.views_for(inputs))
-        batches = _cached(run, dataset, split, folders, views)
+        batches, views = _cached(run, dataset, split, folders, run.plan.encoding.views_for(inputs))
     if (prompts := run.settings.prompts) is not None:
         batches = PromptedBatches(batches, run.plan.label_set, prompts)
     return batches, views
@@ -57,19 +56,6 @@ def taught_batches(
     return PseudoLabelledBatches(cases, unknown_value(plan.label_set), run.settings.crop)
 
 
-def _views_in_time(run: FoldTraining, dataset: DatasetSpec, split: Split, folders: Folders, views: int) -> int:
-    """Return how many of the planned views of each slice there are once training must begin, and encode them so far."""
-    if (minutes := run.options.max_minutes) is None:
-        return views
-    until = run.deadline - 60 * minutes * TRAINING_SHARE
-    mine = run.team.share.of(split.train)
-    there = embed_in_time(dataset, run.plan, folders, mine, views, run.options.device, until)
-    there = run.team.agreed(there, min)
-    if there < views:
-        log.info("the time limit allows %d of %d views of each slice", there, views)
-    return there
-
-
 def _fresh_slices(run: FoldTraining, dataset: DatasetSpec, split: Split, folders: Folders) -> FreshSlices:
     """Return slices of the training cases that are augmented anew in every batch, and are to be encoded yet."""
     log.info("training on %d cases, a fresh view of each slice in every batch", len(split.train))
@@ -77,12 +63,25 @@ def _fresh_slices(run: FoldTraining, dataset: DatasetSpec, split: Split, folders
     return FreshSlices([root / case for case in split.train], run.plan.label_set, run.plan.encoding)
 
 
-def _cached(run: FoldTraining, dataset: DatasetSpec, split: Split, folders: Folders, views: int) -> CachedBatches:
-    """Return embeddings of the training cases; of those that are missing each process encodes its share."""
-    log.info("training on %d cases, %d views of each slice", len(split.train), views)
+def _cached(
+    run: FoldTraining, dataset: DatasetSpec, split: Split, folders: Folders, planned: int
+) -> tuple[CachedBatches, int]:
+    """Return embeddings of the training cases, and of how many views of each slice: those planned, if time allows.
+
+    Of what is missing each process encodes its share.
+    """
     plan, device, team = run.plan, run.options.device, run.team
+    mine, views = team.share.of(split.train), planned
+    if (minutes := run.options.max_minutes) is None:
+        entries = embed_dataset(dataset, plan, folders, mine, views, device)
+    else:
+        until = run.deadline - 60 * minutes * TRAINING_SHARE
+        entries, views = embed_in_time(dataset, plan, folders, mine, views, device, until)
+        views = team.agreed(views, min)
     if team.share != WHOLE:
-        embed_dataset(dataset, plan, folders, team.share.of(split.train), views, device)
         team.wait()
-    entries = embed_dataset(dataset, plan, folders, split.train, views, device)
-    return CachedBatches(entries, plan.label_set, run.settings.crop)
+        entries = embed_dataset(dataset, plan, folders, split.train, views, device)
+    if views < planned:
+        log.info("the time limit allows %d of %d views of each slice", views, planned)
+    log.info("training on %d cases, %d views of each slice", len(split.train), views)
+    return CachedBatches(entries, plan.label_set, run.settings.crop), views

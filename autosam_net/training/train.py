@@ -18,7 +18,7 @@ from torch import nn
 from autosam_net.data.dataset import DatasetSpec
 from autosam_net.data.plan import Configuration, Plan
 from autosam_net.data.splits import Split
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.pretrained import seen_among
 from autosam_net.encoders.tuning import ENCODER
 from autosam_net.encoders.weights import find_weights

@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import VIEWS_OF_POSES, Encoding
+from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from planning.machine import MIB, Machine
 from planning.rules.counts import round_down, training_share
 
-VIEWS_OF_SAME_POSE = 1, 6  # least and most
-VIEWS_OF_ANY_POSE = VIEWS_OF_POSES, 12
+MOST_VIEWS, MOST_VIEWS_OF_SAME_POSE = 12, 6  # of each slice
 ENCODING_SECONDS = 15 * 60
 DISK_SHARE = 0.5  # of the free disk
 ANY_POSE = 180.0  # degrees that views are turned, nnU-Net's range for square 2D patches
@@ -85,6 +84,7 @@ def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, di
     """Return `encoding` with the budget of views.
 
     Args:
+        encoding: with its rotation and poses.
         inputs: encoder inputs of all cases, plain.
         seconds: of one encoder pass.
         disk_mib: free.
@@ -93,9 +93,8 @@ def choose_views(encoding: Encoding, inputs: int, folds: int, seconds: float, di
     in_time = round_down(ENCODING_SECONDS / seconds)
     size = embedding_bytes(encoding)
     on_disk = round_down(training_share(int(DISK_SHARE * disk_mib * MIB / size), folds))
-    least, most = VIEWS_OF_ANY_POSE if encoding.rotation == ANY_POSE else VIEWS_OF_SAME_POSE
-    budget = max(least * plain, min(in_time, on_disk), 1)
-    planned = replace(encoding, maximum_views=most, slice_budget=budget)
+    most = MOST_VIEWS if encoding.rotation == ANY_POSE else MOST_VIEWS_OF_SAME_POSE
+    planned = replace(encoding, maximum_views=most, slice_budget=max(min(in_time, on_disk), 1))
     views = planned.views_for(plain)
     limit = f"{in_time} passes of {seconds:.2g} s fit {ENCODING_SECONDS // 60} minutes"
     if on_disk < in_time:

@@ -18,14 +18,10 @@ import torch
 
 from autosam_net.data.plan import Encoding
 from autosam_net.embedding import embed
-from autosam_net.embedding.cache import entry_folder, list_entries
-from autosam_net.embedding.embed import (
-    EncoderSource,
-    embed_dataset,
-    embed_in_time,
-    embeddings_folder,
-    preprocessed_cases,
-)
+from autosam_net.embedding import source as source_module
+from autosam_net.embedding.cache import entry_folder
+from autosam_net.embedding.embed import embed_dataset, embed_in_time, embeddings_folder, preprocessed_cases
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.embedding.views import draw_view, view_seed
 from autosam_net.errors import PlanError
 from autosam_net.files import alone
@@ -81,13 +77,13 @@ def test_inputs_in_which_nothing_is_cost_one_pass_together(prepared: Prepared, m
     inputs[[1, 3]] = np.random.default_rng(0).random((2, 3, size, size))
     expected = EncoderSource(prepared.plan.encoding, "cpu").encode(inputs[[0, 1, 2, 3]])
     source = EncoderSource(prepared.plan.encoding, "cpu")
-    published = embed.encode_inputs
+    published = source_module.encode_inputs
 
     def counted(encoder: torch.nn.Module, images: torch.Tensor, encoding: Encoding) -> torch.Tensor:
         passes.append(len(images))
         return published(encoder, images, encoding)
 
-    monkeypatch.setattr(embed, "encode_inputs", counted)
+    monkeypatch.setattr(source_module, "encode_inputs", counted)
     torch.testing.assert_close(source.encode(inputs)[:4], expected, atol=5e-3, rtol=5e-3)
     assert not np.array_equal(expected[0], expected[1])
     source.encode(inputs[[0, 2, 4]])
@@ -100,7 +96,7 @@ def test_a_second_call_never_loads_the_encoder(prepared: Prepared, monkeypatch: 
     def refuse(*arguments: object) -> None:
         raise AssertionError("the encoder was loaded")
 
-    monkeypatch.setattr(embed, "load_encoder", refuse)
+    monkeypatch.setattr(source_module, "load_encoder", refuse)
     second = embed_dataset(prepared.dataset, prepared.plan, prepared.folders, views=2)
     assert [entry.key for entry in first] == [entry.key for entry in second]
     other = replace(prepared.plan, encoding=replace(prepared.plan.encoding, input_size=80))
@@ -174,9 +170,11 @@ def test_a_view_is_made_only_where_it_is_likely_to_be_ready_in_time(
 
     monkeypatch.setattr(embed, "embed_case", five_seconds)
     monkeypatch.setattr(embed, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    assert embed_in_time(place.dataset, place.plan, place.folders, names, 3, "cpu", until) == views
-    there = {(entry.key.case, entry.key.view) for _, entry in list_entries(root) if entry is not None}
-    assert {(name, view) for name in names for view in range(views)} <= there
+    entries, there = embed_in_time(place.dataset, place.plan, place.folders, names, 3, "cpu", until)
+    assert there == views
+    assert [entry.key for entry in entries] == [
+        entry.key for entry in embed_dataset(place.dataset, place.plan, place.folders, names, views)
+    ]
     assert now[0] <= max(until, 15)
 
 
@@ -186,7 +184,7 @@ def test_a_head_that_predicts_in_several_poses_gets_a_turned_view_in_any_case(
     place = copied(prepared, tmp_path)
     names = preprocessed_cases(place.dataset, place.folders)[:1]
     plan = replace(place.plan, encoding=replace(place.plan.encoding, poses=("turn_90",)))
-    assert embed_in_time(place.dataset, plan, place.folders, names, 3, "cpu", -math.inf) == 2
+    assert embed_in_time(place.dataset, plan, place.folders, names, 3, "cpu", -math.inf)[1] == 2
 
 
 def test_a_case_that_was_not_preprocessed_is_named(prepared: Prepared) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.embedding.cache import open_entry
-from autosam_net.embedding.embed import EncoderSource, embed_dataset, embeddings_folder
+from autosam_net.embedding.embed import embed_dataset, embeddings_folder
 from autosam_net.embedding.key import embedding_key
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import AutosamError
 from autosam_net.evaluation.case_table import read_rows, replace_cases
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE, ExpectedDice, Judgement, Line, read_expected_dice

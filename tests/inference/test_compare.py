@@ -15,7 +15,7 @@ from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Plan
 from autosam_net.data.splits import load_splits
 from autosam_net.data.volume import Geometry
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import DatasetError, ModelError, UsageError
 from autosam_net.imageio import read_label, write_label
 from autosam_net.inference import compare

@@ -13,8 +13,9 @@ from autosam_net.data.case import CaseProperties, PreprocessedCase
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN, POSES
 from autosam_net.data.volume import Geometry
-from autosam_net.embedding import embed
-from autosam_net.embedding.embed import EncoderSource, embed_dataset, preprocessed_cases
+from autosam_net.embedding import source as source_module
+from autosam_net.embedding.embed import embed_dataset, preprocessed_cases
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.inference.predict import (
     blend,
     blending_weights,
@@ -135,7 +136,7 @@ def test_heads_side_by_side_share_the_encoder_and_have_the_ensemble_as_their_mea
 def test_heads_side_by_side_share_tiles_that_do_not_fit_in_one_batch(
     case: PreprocessedCase, source: EncoderSource, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setitem(embed.BATCH, "cpu", batch)
+    monkeypatch.setitem(source_module.BATCH, "cpu", batch)
     image = np.random.default_rng(0).random((1, 3, 100, 80), np.float32)
     properties = replace(case.properties, shape=(3, 100, 80))
     passes = []

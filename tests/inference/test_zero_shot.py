@@ -14,7 +14,8 @@ from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import PLAIN
 from autosam_net.data.prompts import Prompt, PromptOptions
 from autosam_net.embedding.cache import CachedEmbedding
-from autosam_net.embedding.embed import EncoderSource, embed_poses, preprocessed_cases
+from autosam_net.embedding.embed import embed_poses, preprocessed_cases
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.heads.prompted import ABSENT
 from autosam_net.imageio import read_label
 from autosam_net.inference.export import label_map

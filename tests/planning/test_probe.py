@@ -9,7 +9,7 @@ import torch
 
 from autosam_net.data.labels import LabelSet
 from autosam_net.data.plan import Encoding, RgbSource
-from autosam_net.embedding.embed import BATCH
+from autosam_net.embedding.source import BATCH
 from autosam_net.errors import WeightsError
 from planning.probe import (
     PREDICTING_MIB,

@@ -17,7 +17,7 @@ import torch
 
 from autosam_net.data.dataset import find_dataset
 from autosam_net.data.splits import load_splits
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import IMAGE_ENCODER, load_encoder, read_checkpoint
 from autosam_net.encoders.pretrained import PretrainedRecord, find_record

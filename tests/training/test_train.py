@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from autosam_net.data.plan import Plan, load_plan
-from autosam_net.embedding.embed import EncoderSource, embeddings_folder
+from autosam_net.embedding.embed import embeddings_folder
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.inference.trained_head import load_head
 from autosam_net.paths import Folders

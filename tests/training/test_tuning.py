@@ -17,7 +17,7 @@ from torch import nn
 
 from autosam_net.data.plan import STRATEGIES, Plan, Tuning
 from autosam_net.embedding.cache import list_entries
-from autosam_net.embedding.embed import EncoderSource
+from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError

@@ -45,19 +45,19 @@ def test_views_fit_the_time() -> None:
     assert choose_views(ENCODING, 1000, 5, 0.5, 1e6)[0].views_for(800) == 2
 
 
-def test_plain_slices_are_always_encoded_and_turned_ones_where_any_pose_is_expected() -> None:
-    encoding, _ = choose_views(ENCODING, inputs=10_000, folds=5, seconds=2.0, disk_mib=1e6)
-    assert encoding.slice_budget == 16000
-    assert encoding.views_for(8000) == 2
-    alike = replace(ENCODING, rotation=SAME_POSE)
-    assert choose_views(alike, 10_000, 5, 2.0, 1e6)[0].views_for(8000) == 1
+def test_plain_slices_are_always_encoded_and_turned_ones_where_poses_are_averaged() -> None:
+    for poses, views in ((), 1), (("turn_90",), 2):
+        encoding, reason = choose_views(replace(ENCODING, poses=poses), 10_000, folds=5, seconds=2.0, disk_mib=1e6)
+        assert encoding.slice_budget == 450
+        assert encoding.views_for(8000) == encoding.views_for(10_000) == views
+        assert f"so {views} of at most 12 views" in reason
 
 
 def test_views_fit_the_disk() -> None:
     encoding, reason = choose_views(ENCODING, inputs=100, folds=5, seconds=0.01, disk_mib=1000.0)
     assert encoding.slice_budget < 250
     assert "half of the free" in reason
-    assert choose_views(ENCODING, 100, 5, 0.01, 0.0)[0].slice_budget == 160
+    assert choose_views(ENCODING, 100, 5, 0.01, 0.0)[0].slice_budget == 1
 
 
 def test_noise_in_the_measurement_leaves_the_budget() -> None:
