@@ -47,7 +47,7 @@ def dice_in(contest: Contest, precision: str) -> float:
     setting = replace(contest.setting, scratch=contest.setting.scratch / precision)
     contest = replace(contest, setting=setting)
     contest.share_cases()
-    with patch("autosam_net.embedding.embed.supports_bfloat16", lambda _: precision == "bfloat16"):
+    with patch("autosam_net.embedding.source.supports_bfloat16", lambda _: precision == "bfloat16"):
         return contest.validated_dice(contest.train())
 
 

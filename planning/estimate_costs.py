@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from autosam_net.data.configuration import TUNED_BATCH, parse_tuning
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
-from autosam_net.data.plan import TUNED_BATCH, Plan, StepEstimate, parse_tuning
+from autosam_net.data.plan import Plan, StepEstimate
 from autosam_net.memory import ENCODING_MIB, case_mib, prediction_mib
 from planning.machine import MIB, Machine, Probe
 from planning.rules.counts import training_share

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.encoding import Encoding
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import PLAN_VERSION, Encoding, Plan, Preprocessing
+from autosam_net.data.plan import PLAN_VERSION, Plan, Preprocessing
 from autosam_net.data.splits import detect_group_pattern, group_cases
 from autosam_net.encoders.catalog import ENCODERS
 from planning.estimate_costs import estimate_costs, rounded

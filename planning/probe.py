@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autosam_net.data.configuration import STRATEGIES, TUNED_BATCH, Tuning, parse_tuning
+from autosam_net.data.encoding import CELL, Encoding
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import CELL, STRATEGIES, TUNED_BATCH, Encoding, Tuning, parse_tuning
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import has_weights
 from autosam_net.errors import PlanError, WeightsError

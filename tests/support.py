@@ -16,17 +16,11 @@ from numpy.typing import NDArray
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import Tensor, nn
 
+from autosam_net.data.configuration import Configuration
 from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.encoding import Encoding, RgbSource
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import (
-    PLAN_VERSION,
-    Configuration,
-    Encoding,
-    Normalization,
-    Plan,
-    Preprocessing,
-    RgbSource,
-)
+from autosam_net.data.plan import PLAN_VERSION, Normalization, Plan, Preprocessing
 from autosam_net.data.prompts import PromptOptions
 from autosam_net.data.splits import group_cases, make_splits
 from autosam_net.encoders.catalog import ENCODERS

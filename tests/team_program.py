@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from autosam_net.data.dataset import DatasetSpec, find_dataset
 from autosam_net.data.plan import load_plan
-from autosam_net.embedding import embed
+from autosam_net.embedding import source as source_module
 from autosam_net.encoders.catalog import EncoderEntry, WeightsSource, register_encoder
 from autosam_net.paths import Folders, find_folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     root, results, weights = map(Path, sys.argv[1:])
     source = WeightsSource(file="tiny.pth", sha256=None, size=weights.stat().st_size)
     register_encoder(EncoderEntry(TINY, "tiny", build_tiny, 64, 16, 4, source, 0.01, 0.01, "for tests", channels=32))
-    embed.supports_bfloat16 = lambda device: False
+    source_module.supports_bfloat16 = lambda device: False
     folders = find_folders(root)
     with join_team("cpu") as device:
         train_without_dropout(find_dataset(900, folders), folders, results, device)

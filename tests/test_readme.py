@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from autosam_net.data import plan
+from autosam_net.data.configuration import Configuration, Tuning
+from autosam_net.data.encoding import Encoding, RgbSource
+from autosam_net.data.plan import Normalization, Plan, Preprocessing, StepEstimate
+from autosam_net.data.prompts import PromptOptions
 from autosam_net.imageio import READERS
 from tests.test_help import SCRIPTS
 
@@ -84,8 +87,8 @@ def test_links_and_width(page: Path) -> None:
 
 def test_every_key_of_the_plan_is_explained() -> None:
     text = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
-    kinds = (plan.Plan, plan.Preprocessing, plan.Normalization, plan.Encoding, plan.RgbSource)
-    for kind in (*kinds, plan.Configuration, plan.Tuning, plan.PromptOptions, plan.StepEstimate):
+    kinds = (Plan, Preprocessing, Normalization, Encoding, RgbSource)
+    for kind in (*kinds, Configuration, Tuning, PromptOptions, StepEstimate):
         for field in dataclasses.fields(kind):
             assert f"`{field.name}`" in text, f"{kind.__name__}.{field.name}"
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from autosam_net import parallel
-from autosam_net.embedding import embed
+from autosam_net.embedding import source
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import embed_dataset, preprocessed_cases
 from autosam_net.errors import AutosamError, DatasetError, UsageError
@@ -181,7 +181,7 @@ def test_two_processes_train_the_head_that_one_trains(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Float32 and no dropout: what differs is the order in which gradients are added up."""
-    monkeypatch.setattr(embed, "supports_bfloat16", lambda device: False)
+    monkeypatch.setattr(source, "supports_bfloat16", lambda device: False)
     alone = train_without_dropout(prepared.dataset, prepared.folders, tmp_path / "one", "cpu")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     words = [str(TEAM), str(prepared.root), str(tmp_path / "two"), str(prepared.plan.encoding.weights)]

@@ -29,14 +29,15 @@ from autosam_net.commands.trainings import (
     parse_numbers,
     train_missing,
 )
-from autosam_net.data.plan import STRATEGIES, parse_tuning
+from autosam_net.data.configuration import STRATEGIES, parse_tuning
 from autosam_net.errors import PlanError, UsageError
 from autosam_net.parallel import in_own_process
 from autosam_net.process import prepare_process
 
 if TYPE_CHECKING:
+    from autosam_net.data.configuration import Configuration
     from autosam_net.data.dataset import DatasetSpec
-    from autosam_net.data.plan import Configuration, Plan
+    from autosam_net.data.plan import Plan
     from autosam_net.evaluation.run_table import LabelRun
     from autosam_net.paths import Folders
     from autosam_net.training.run import TrainingOptions

@@ -26,7 +26,7 @@ from autosam_net.commands.cli import (
     new_parser,
     run,
 )
-from autosam_net.data.plan import STRATEGIES, parse_prompts, parse_tuning
+from autosam_net.data.configuration import STRATEGIES, parse_prompts, parse_tuning
 from autosam_net.errors import UsageError
 
 if TYPE_CHECKING:

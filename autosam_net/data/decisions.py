@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autosam_net.data.plan import Configuration, Plan
+from autosam_net.data.configuration import Configuration
+from autosam_net.data.plan import Plan
 
 
 def decisions(plan: Plan) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.arrays import new_array
-from autosam_net.data.plan import PLAIN
+from autosam_net.data.encoding import PLAIN
 from autosam_net.embedding.key import EmbeddingKey
 from autosam_net.errors import AutosamError, CacheError
 from autosam_net.files import atomic_folder, remove_leftovers, sha256_of_files

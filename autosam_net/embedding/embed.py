@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import PLAIN, Plan
+from autosam_net.data.encoding import PLAIN
+from autosam_net.data.plan import Plan
 from autosam_net.device import drawing_processes
 from autosam_net.embedding import cache
 from autosam_net.embedding.key import EmbeddingKey, embedding_key

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autosam_net.data.plan import Normalization, RgbSource
+from autosam_net.data.encoding import RgbSource
+from autosam_net.data.plan import Normalization
 from autosam_net.data.volume import Volume
 from autosam_net.embedding.source import batches_of
 from autosam_net.encoders.encoder import Encoder

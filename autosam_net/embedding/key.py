@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from autosam_net.data.plan import PLAIN, Encoding, RgbSource, settings_digest
+from autosam_net.data.encoding import PLAIN, Encoding, RgbSource
+from autosam_net.data.plan import settings_digest
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.jsonio import SPARSE
 

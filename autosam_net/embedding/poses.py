@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autosam_net.data.plan import PLAIN
+from autosam_net.data.encoding import PLAIN
 
 Element = TypeVar("Element", bound=np.generic)
 _MIRRORED: Mapping[str, int] = {"flip_y": -2, "flip_x": -1}

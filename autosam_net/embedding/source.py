@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from autosam_net.data.plan import Encoding
+from autosam_net.data.encoding import Encoding
 from autosam_net.encoders.encoder import Encoder, Precision, load_encoder, supports_bfloat16
 from autosam_net.encoders.split import keep_lower
 from autosam_net.heads.pixels import fold_pixels

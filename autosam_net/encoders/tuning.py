@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from autosam_net.data.plan import Tuning
+from autosam_net.data.configuration import Tuning
 from autosam_net.encoders.encoder import Encoder
 from autosam_net.encoders.split import block_number, fused
 from autosam_net.encoders.tiny_vit import HEAD_CHANNELS, Perceptron, WindowAttention

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from autosam_net.data.plan import CELL
+from autosam_net.data.encoding import CELL
 
 
 def fold_pixels(images: Tensor, grid: int) -> Tensor:

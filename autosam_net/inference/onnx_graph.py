@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autosam_net.data.plan import Encoding
+from autosam_net.data.encoding import Encoding
 from autosam_net.embedding.source import encode_inputs
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.errors import ModelError, UsageError

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autosam_net.data.plan import Encoding, load_plan
+from autosam_net.data.encoding import Encoding
+from autosam_net.data.plan import load_plan
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import AutosamError, ModelError, UsageError, WeightsError

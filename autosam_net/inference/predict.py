@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.encoding import PLAIN
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import PLAIN
 from autosam_net.data.prompts import Prompt
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.poses import point_in, put, put_back

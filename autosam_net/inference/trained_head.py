@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from autosam_net.data.plan import Plan, Tuning
+from autosam_net.data.configuration import Tuning
+from autosam_net.data.plan import Plan
 from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.tuning import ENCODER, HEAD, learnt, load_learnt, settle_encoder, tune_head
 from autosam_net.encoders.weights import weights_sha256

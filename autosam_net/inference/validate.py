@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.configuration import TUNED_PATIENTS
 from autosam_net.data.dataset import DatasetSpec, label_files
-from autosam_net.data.plan import PLAIN, TUNED_PATIENTS, Plan
+from autosam_net.data.encoding import PLAIN
+from autosam_net.data.plan import Plan
 from autosam_net.data.prompts import PROMPTS_FILE, Prompt, write_prompts
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import embed_poses

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autosam_net.data.plan import Encoding, RgbSource
+from autosam_net.data.encoding import Encoding, RgbSource
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from autosam_net.data.plan import Encoding, Plan, Tuning
+from autosam_net.data.configuration import Tuning
+from autosam_net.data.encoding import Encoding
+from autosam_net.data.plan import Plan
 from autosam_net.embedding.source import EncoderSource, encode_inputs
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import Encoder, load_encoder

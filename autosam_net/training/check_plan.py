@@ -7,18 +7,9 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from autosam_net.data.plan import (
-    CELL,
-    FOREGROUND,
-    POSES,
-    STRATEGIES,
-    Encoding,
-    Normalization,
-    Plan,
-    Preprocessing,
-    Tuning,
-    load_plan,
-)
+from autosam_net.data.configuration import STRATEGIES, Tuning
+from autosam_net.data.encoding import CELL, POSES, Encoding
+from autosam_net.data.plan import FOREGROUND, Normalization, Plan, Preprocessing, load_plan
 from autosam_net.data.prompts import PromptOptions
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.errors import DatasetError, PlanError

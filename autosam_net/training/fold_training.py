@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autosam_net.data.plan import Configuration, Plan, settings_digest
+from autosam_net.data.configuration import Configuration
+from autosam_net.data.plan import Plan, settings_digest
 from autosam_net.device import drawing_processes
 from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.pretrained import PretrainedRecord, find_head

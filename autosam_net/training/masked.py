@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autosam_net.data.plan import Tuning
+from autosam_net.data.configuration import Tuning
 from autosam_net.encoders.encoder import IMAGE_ENCODER, Encoder, changed_checkpoint
 from autosam_net.encoders.tuning import tune_encoder
 from autosam_net.training.slices import UnlabelledSlices

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import NO_ENCODER, Plan, settings_digest
+from autosam_net.data.encoding import NO_ENCODER
+from autosam_net.data.plan import Plan, settings_digest
 from autosam_net.device import drawing_processes
 from autosam_net.encoders.catalog import ENCODERS
 from autosam_net.encoders.encoder import changed_checkpoint, load_encoder, read_checkpoint, supports_bfloat16

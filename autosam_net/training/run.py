@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from autosam_net.data.plan import Plan, Tuning, load_plan, parse_prompts, parse_tuning
+from autosam_net.data.configuration import Tuning, parse_prompts, parse_tuning
+from autosam_net.data.plan import Plan, load_plan
 from autosam_net.data.prompts import PromptKind
 from autosam_net.errors import ModelError, PlanError, UsageError
 from autosam_net.evaluation.expected_dice import EXPECTED_DICE_FILE

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.encoding import Encoding
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Encoding
 from autosam_net.embedding.views import draw_view
 from autosam_net.parallel import WHOLE, Part, progress
 from autosam_net.preprocessing.preprocess import load_case, map_case

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from autosam_net.data.configuration import Configuration
 from autosam_net.data.dataset import DatasetSpec
-from autosam_net.data.plan import Configuration, Plan
+from autosam_net.data.plan import Plan
 from autosam_net.data.splits import Split
 from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.pretrained import seen_among

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autosam_net.data.encoding import Encoding
 from autosam_net.data.fingerprint import CaseFingerprint, Fingerprint
-from autosam_net.data.plan import Encoding, Preprocessing
+from autosam_net.data.plan import Preprocessing
 from autosam_net.encoders.catalog import EncoderEntry
 from autosam_net.preprocessing.geometry import plane_shape
 from autosam_net.preprocessing.slices import count_inputs

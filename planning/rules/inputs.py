@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from autosam_net.data.encoding import CELL, RgbSource
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import CELL, Normalization, RgbSource
+from autosam_net.data.plan import Normalization
 from autosam_net.encoders.catalog import EncoderEntry
 from planning.channel_kinds import channel_kinds
 from planning.rules.grid import InPlane

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import (
-    FOREGROUND,
+from autosam_net.data.configuration import (
     REFERENCE_INPUTS,
     REFERENCE_PATIENTS,
     TUNED_BATCH,
     TUNED_PATIENTS,
     Configuration,
 )
+from autosam_net.data.fingerprint import Fingerprint
+from autosam_net.data.labels import LabelSet
+from autosam_net.data.plan import FOREGROUND
 from autosam_net.data.splits import FOLDS
 from autosam_net.encoders.catalog import ENCODERS
 from planning.machine import SLOW_PASS, HeadRecipe, Machine, TunedProbe

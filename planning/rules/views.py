@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from autosam_net.data.encoding import Encoding
 from autosam_net.data.fingerprint import Fingerprint
-from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from planning.machine import MIB, Machine
 from planning.rules.counts import round_down, training_share

@@ -11,7 +11,8 @@ import pytest
 
 from autosam_net.commands import compare_strategies
 from autosam_net.commands.compare_strategies import main
-from autosam_net.data.plan import STRATEGIES, StepEstimate
+from autosam_net.data.configuration import STRATEGIES
+from autosam_net.data.plan import StepEstimate
 from autosam_net.inference import validate
 from autosam_net.jsonio import write_json
 from tests.support import TINY, Prepared, Recorder

@@ -10,7 +10,7 @@ import pytest
 
 from autosam_net.commands.predict import main
 from autosam_net.data.dataset import training_cases
-from autosam_net.data.plan import POSES
+from autosam_net.data.encoding import POSES
 from autosam_net.jsonio import read_sealed, write_json
 from autosam_net.training.run import TrainingOptions
 from autosam_net.training.train import train_head

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from autosam_net.data.plan import Encoding
+from autosam_net.data.encoding import Encoding
 from autosam_net.embedding import embed
 from autosam_net.embedding import source as source_module
 from autosam_net.embedding.cache import entry_folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autosam_net.data.plan import PLAIN, POSES
+from autosam_net.data.encoding import PLAIN, POSES
 from autosam_net.embedding.poses import put, put_back
 
 

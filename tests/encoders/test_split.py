@@ -7,7 +7,7 @@ import torch
 from segment_anything.build_sam import _build_sam
 from torch import Tensor, nn
 
-from autosam_net.data.plan import Tuning
+from autosam_net.data.configuration import Tuning
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry
 from autosam_net.encoders.encoder import Encoder, load_encoder
 from autosam_net.encoders.sam_vit import fit_input_size

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autosam_net.data.plan import STRATEGIES, Tuning, parse_tuning
+from autosam_net.data.configuration import STRATEGIES, Tuning, parse_tuning
 from autosam_net.encoders.catalog import EncoderEntry
 from autosam_net.encoders.encoder import Encoder, load_encoder
 from autosam_net.encoders.tuning import (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autosam_net.data.plan import CELL
+from autosam_net.data.encoding import CELL
 from autosam_net.errors import PlanError
 from autosam_net.heads.cnn import DetailPath, JointConv2d, PixelwiseGELU
 from autosam_net.heads.head import HeadShape, build_head

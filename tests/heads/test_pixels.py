@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autosam_net.data.plan import CELL
+from autosam_net.data.encoding import CELL
 from autosam_net.heads.head import HeadShape, build_head
 from autosam_net.heads.pixels import fold_pixels, unfold_pixels
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from autosam_net.data.plan import Encoding, RgbSource
+from autosam_net.data.encoding import Encoding, RgbSource
 from autosam_net.embedding.source import EncoderSource, encode_inputs
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.errors import ModelError, UsageError

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from autosam_net.data.case import CaseProperties, PreprocessedCase
+from autosam_net.data.encoding import PLAIN, POSES
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import PLAIN, POSES
 from autosam_net.data.volume import Geometry
 from autosam_net.embedding import source as source_module
 from autosam_net.embedding.embed import embed_dataset, preprocessed_cases

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from autosam_net.data.case import PreprocessedCase
+from autosam_net.data.encoding import PLAIN
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import PLAIN
 from autosam_net.data.prompts import Prompt, PromptOptions
 from autosam_net.embedding.cache import CachedEmbedding
 from autosam_net.embedding.embed import embed_poses, preprocessed_cases

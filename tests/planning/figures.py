@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from autosam_net.data.dataset import DatasetSpec
+from autosam_net.data.encoding import Encoding
 from autosam_net.data.fingerprint import CaseFingerprint, ClassStats, Fingerprint, IntensityStats
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Encoding
 from autosam_net.encoders.catalog import ENCODERS
 from planning.machine import HeadRecipe, Machine, Probe
 from planning.rules.inputs import THRICE

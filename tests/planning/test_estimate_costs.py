@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autosam_net.data.plan import Tuning
+from autosam_net.data.configuration import Tuning
 from planning.estimate_costs import estimate_costs, rounded
 from planning.machine import TunedProbe
 from planning.make_plan import make_plan

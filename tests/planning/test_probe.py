@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from autosam_net.data.encoding import Encoding, RgbSource
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import Encoding, RgbSource
 from autosam_net.embedding.source import BATCH
 from autosam_net.errors import WeightsError
 from planning.probe import (

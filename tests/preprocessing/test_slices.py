@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autosam_net.data.plan import Encoding, RgbSource
+from autosam_net.data.encoding import Encoding, RgbSource
 from autosam_net.preprocessing.slices import count_inputs, label_inputs, rgb_inputs, tile_grid
 
 SINGLE = (RgbSource(0), RgbSource(0), RgbSource(0))

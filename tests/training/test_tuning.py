@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from autosam_net.data.plan import STRATEGIES, Plan, Tuning
+from autosam_net.data.configuration import STRATEGIES, Tuning
+from autosam_net.data.plan import Plan
 from autosam_net.embedding.cache import list_entries
 from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.encoder import load_encoder
@@ -68,7 +69,7 @@ def expected_of_head(method: str) -> int | None:
 @pytest.fixture
 def folders(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     monkeypatch.setattr("autosam_net.training.curves._draw", lambda *_: None)
-    monkeypatch.setattr("autosam_net.data.plan.TUNED_ITERATIONS", 2)
+    monkeypatch.setattr("autosam_net.data.configuration.TUNED_ITERATIONS", 2)
     return replace(prepared.folders, results=tmp_path / "results")
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from autosam_net.data.encoding import PLAIN
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import PLAIN
 from autosam_net.embedding.embed import embed_poses
 from autosam_net.embedding.poses import put
 from autosam_net.errors import UsageError

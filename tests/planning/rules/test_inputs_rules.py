@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autosam_net.data.plan import Normalization, RgbSource
+from autosam_net.data.encoding import RgbSource
+from autosam_net.data.plan import Normalization
 from planning.rules.grid import in_plane
 from planning.rules.inputs import choose_normalizations, choose_rgb
 from tests.planning.figures import (

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from autosam_net.data.configuration import STRATEGIES
 from autosam_net.data.fingerprint import Fingerprint
 from autosam_net.data.labels import LabelSet
-from autosam_net.data.plan import STRATEGIES
 from planning.machine import TunedProbe
 from planning.rules.training import (
     LARGE_PIXELS,
