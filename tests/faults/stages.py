@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -122,6 +123,7 @@ def _settle(root: Path) -> None:
     planning.command.new_plan = lambda dataset, *_, **__: tiny_plan(dataset, weights)
     autosam_net.training.pretrain.ITERATIONS = 2
     os.environ |= {"autosam_encoders": str(root / "encoders")}
+    tempfile.tempdir = str(root.parent)  # what a killed process leaves behind goes with the test's folder
 
 
 def _watch(root: Path, fault: Fault | None, log: Any) -> None:
