@@ -31,6 +31,7 @@ from autosam_net.inference.predict import probabilities_of_each
 from autosam_net.inference.pseudo_labels import write_lessons
 from autosam_net.inference.trained_head import load_head
 from autosam_net.inference.uncertainty import Watch, watch_members
+from autosam_net.jsonio import read_sealed
 from autosam_net.parallel import progress
 from autosam_net.paths import Folders
 from autosam_net.preprocessing.preprocess import cases_folder, load_case
@@ -76,7 +77,9 @@ def train_and_validate(
         _try_tuning(dataset, planned, configuration, fold, options, folders)
     if options.from_head:
         untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
-        start = train_and_validate(dataset, planned, configuration, fold, untuned, folders)[0] / "model.safetensors"
+        head, _ = train_and_validate(dataset, planned, configuration, fold, untuned, folders)
+        _warn_if_cut_short(head)
+        start = head / "model.safetensors"
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
@@ -89,6 +92,17 @@ def train_and_validate(
         return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
     _describe(ModelFolder(folder.parent), dataset, folders)
     return folder, None
+
+
+def _warn_if_cut_short(head: Path) -> None:
+    """Say so where the head that tuning begins with is not at the end of its recipe: it comes first."""
+    record = read_sealed(head / "run.json")
+    trained, planned = record["epochs"], record.get("planned_epochs", 0)  # not in those of earlier versions
+    if trained < planned and this_team().leads:
+        log.warning(
+            "%s: ended after %d of %d planned epochs. Time for the rest may bring more than tuning does.",
+            *(head, trained, planned),
+        )
 
 
 def _try_tuning(

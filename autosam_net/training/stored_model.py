@@ -25,7 +25,7 @@ def save_model(run: FoldTraining, state: TrainingState) -> None:
 
 
 def manifest_of(
-    run: FoldTraining, split: Split, views: int, state: TrainingState, encoding_seconds: float
+    run: FoldTraining, split: Split, views: int, state: TrainingState, planned_epochs: int, encoding_seconds: float
 ) -> dict[str, Any]:
     """Return what run.json says of a training that has ended."""
     return {
@@ -43,6 +43,7 @@ def manifest_of(
         "precision": run.source.precision,
         "processes": run.team.share.count,
         "epochs": state.epochs,
+        "planned_epochs": planned_epochs,
         "iterations": state.iteration,
         "seconds": {"encoding": round(encoding_seconds, 1), "training": round(state.seconds, 1)},
         **run_facts(run.options.device),

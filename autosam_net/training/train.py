@@ -135,7 +135,7 @@ def _train(
     log.debug("%s", canonical(run.settings))
     _optimize(run, state, batches, more)
     if team.leads:
-        write_json(run.folder / "run.json", sealed(manifest_of(run, split, views, state, encoded - begin)))
+        write_json(run.folder / "run.json", sealed(manifest_of(run, split, views, state, epochs, encoded - begin)))
         save_model(run, state)
     team.wait()
 

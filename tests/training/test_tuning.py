@@ -212,6 +212,27 @@ def test_a_trained_head_is_the_start(prepared: Prepared, folders: Folders, monke
     load_head(folder / "model.safetensors", tuned, EncoderSource(tuned.encoding, "cpu"))
 
 
+@pytest.mark.parametrize("minutes", [1e-4, None])
+def test_a_head_whose_training_was_cut_short_is_better_trained_to_its_end_than_tuned(
+    prepared: Prepared,
+    folders: Folders,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    minutes: float | None,
+) -> None:
+    plan = prepared.plan
+    head = replace(plan.configuration("linear"), epochs=3, maximum_epochs=3, iterations=1)
+    plan = replace(plan, configurations={"linear": head})
+    monkeypatch.setattr("autosam_net.inference.validate.validate_fold", lambda *_: None)
+    monkeypatch.setattr("autosam_net.inference.validate._describe", lambda *_: None)
+    options = TrainingOptions(
+        labelled=1, tune="encoder+head:full", from_head=True, anyway=True, epochs=1, max_minutes=minutes
+    )
+    train_and_validate(prepared.dataset, plan, "linear", "0", options, folders)
+    said = "linear_labelled1_seed0/fold_0: ended after 1 of 3 planned epochs. Time for the rest"
+    assert (said in caplog.text) == (minutes is not None)
+
+
 def test_an_interrupted_tuning_continues_to_the_same_bytes(
     prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
