@@ -19,7 +19,7 @@ import torch
 from autosam_net.data.encoding import Encoding
 from autosam_net.embedding import embed
 from autosam_net.embedding import source as source_module
-from autosam_net.embedding.cache import entry_folder
+from autosam_net.embedding.cache import entry_folder, list_entries
 from autosam_net.embedding.embed import embed_dataset, embed_in_time, embeddings_folder, preprocessed_cases
 from autosam_net.embedding.source import EncoderSource
 from autosam_net.embedding.views import draw_view, view_seed
@@ -172,6 +172,8 @@ def test_a_view_is_made_only_where_it_is_likely_to_be_ready_in_time(
     monkeypatch.setattr(embed, "time", SimpleNamespace(monotonic=lambda: now[0]))
     entries, there = embed_in_time(place.dataset, place.plan, place.folders, names, 3, "cpu", until)
     assert there == views
+    stored = {(entry.key.case, entry.key.view) for _, entry in list_entries(root) if entry is not None}
+    assert {(name, view) for name in names for view in range(views)} <= stored
     assert [entry.key for entry in entries] == [
         entry.key for entry in embed_dataset(place.dataset, place.plan, place.folders, names, views)
     ]

@@ -51,6 +51,8 @@ def test_plain_slices_are_always_encoded_and_turned_ones_where_poses_are_average
         assert encoding.slice_budget == 450
         assert encoding.views_for(8000) == encoding.views_for(10_000) == views
         assert f"so {views} of at most 12 views" in reason
+    alike = replace(ENCODING, rotation=SAME_POSE)
+    assert choose_views(alike, 10_000, 5, 2.0, 1e6)[0].views_for(8000) == 1
 
 
 def test_views_fit_the_disk() -> None:
