@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from autosam_net.commands.cli import load_libraries
 from autosam_net.data.dataset import find_dataset
 from autosam_net.encoders.catalog import ENCODERS, EncoderEntry, WeightsSource, register_encoder
 from autosam_net.parallel import available_cores
@@ -70,6 +71,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Pr
     """Return a preprocessed phantom of six patients; tests must not change its raw or preprocessed files."""
     from dataset_conversion.example import write_example
 
+    load_libraries("monai.losses")  # on a busy machine the first command to do it would show a bar
     root = tmp_path_factory.mktemp("prepared")
     folders = find_folders(root)
     write_example(folders.raw, patients=6, frames=1, shape=(3, 96, 96))

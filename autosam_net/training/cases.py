@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autosam_net.data.configuration import TRIAL_PART
 from autosam_net.data.dataset import DatasetSpec, unlabelled_scans
 from autosam_net.data.fingerprint import load_groups
 from autosam_net.data.plan import Plan
@@ -28,7 +29,6 @@ from autosam_net.preprocessing.slices import count_inputs
 from autosam_net.training.run import TrainingOptions
 
 log = logging.getLogger(__name__)
-TRIAL_PART = 5  # as of five folds
 
 
 def records_of(dataset: DatasetSpec, cases: Sequence[str], folders: Folders) -> list[StoredCase]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from autosam_net.data.configuration import (
     REFERENCE_INPUTS,
     REFERENCE_PATIENTS,
+    TRIAL_PART,
     TUNED_BATCH,
     TUNED_PATIENTS,
     Configuration,
@@ -133,10 +134,11 @@ def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, 
         return "head", f"the encoder stays frozen: tuning it takes {need:.0f} MiB of memory, {memory:.0f} are there"
     if patients < TUNED_PATIENTS:
         return "head", (
-            f"the encoder stays frozen: a fold trains on {patients} patients, under the {TUNED_PATIENTS} of which one "
-            "could be held out to see whether tuning helps"
+            f"the encoder stays frozen: a fold trains on {patients} patients, under the {TUNED_PATIENTS} of which "
+            "enough could be held out to tell whether tuning helps"
         )
     return TUNING, (
         f"{figures}, so that {steps} fit an hour, and a fold trains on {patients} patients: low-rank updates of "
-        f"encoder and head, from the trained head on (--tune {TUNING} --from-head)"
+        f"encoder and head, from the trained head on (--tune {TUNING} --from-head), if a trial on "
+        f"{patients // TRIAL_PART} of the patients shows that it helps"
     )

@@ -34,7 +34,7 @@ def test_folds() -> None:
         (["900", "cnn", "0", "--last-blocks", "2"], "--last-blocks: goes with --tune encoder+head:lora"),
         (
             ["900", "cnn", "0", "--tune", "encoder+head:full", "--from-head"],
-            "--from-head: fold 0 trains on 4 patients; with fewer than 5 none can be held out",
+            "--from-head: fold 0 trains on 4 patients; with fewer than 25 not enough can be held out",
         ),
     ],
 )

@@ -22,6 +22,8 @@ from autosam_net.embedding.source import EncoderSource
 from autosam_net.encoders.encoder import load_encoder
 from autosam_net.encoders.weights import weights_sha256
 from autosam_net.errors import ModelError, PlanError, UsageError
+from autosam_net.evaluation.case_table import CASES_FILE, METRICS, replace_cases
+from autosam_net.evaluation.gain import Gain
 from autosam_net.inference.load import load_model
 from autosam_net.inference.onnx_graph import export_onnx
 from autosam_net.inference.package import export_model, load_model_zip
@@ -329,24 +331,40 @@ def test_what_is_cached_must_be_known(prepared: Prepared, folders: Folders, bloc
         train_head(prepared.dataset, plan, "mine", 0, TrainingOptions(labelled=1), folders)
 
 
-@pytest.mark.parametrize("after", [0.4, 0.6])
+@pytest.mark.parametrize(
+    ("gain", "refused"),
+    [
+        (
+            Gain(6, 0, 0.5, 0.4, 1.0),
+            r"on 6 labelled .*, mean Dice 0\.500 of the head, 0\.400 after .*; 0 patients",
+        ),
+        (Gain(6, 4, 0.5, 0.51, 0.2), r"\(p = 0\.2, Wilcoxon's test\): no more than chance may give\. Keep the head"),
+        (Gain(6, 6, 0.5, 0.51, 0.016), None),
+    ],
+)
 def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
-    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch, after: float
+    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch, gain: Gain, refused: str | None
 ) -> None:
     runs: list[tuple[Path, tuple[str, ...], tuple[str, ...]]] = []
 
     def validate_fold(dataset, plan, folder, cases, device, folders):
         record = json.loads((folder / "run.json").read_text())
         runs.append((folder, tuple(record["trained_on"]), cases))
+        rows = {(case, "disc"): dict.fromkeys(METRICS, float("from-head" in str(folder))) for case in cases}
+        replace_cases(folder / "validation" / CASES_FILE, rows)
+
+    def gain_of(before, after, patients):
+        assert before.cases == after.cases == runs[0][2] and set(before.cases) <= set(patients)
+        assert not before.case_dice.any() and after.case_dice.all()
+        return gain
 
     monkeypatch.setattr("autosam_net.inference.validate.TUNED_PATIENTS", 4)
     monkeypatch.setattr("autosam_net.inference.validate.validate_fold", validate_fold)
     monkeypatch.setattr("autosam_net.inference.validate._describe", lambda *_: None)
-    dice = {"linear": 0.5, "linear_encoder-full_from-head": after}
-    monkeypatch.setattr("autosam_net.inference.validate.read_figures", lambda fold: {"Dice": dice[fold.parent.name]})
+    monkeypatch.setattr("autosam_net.inference.validate.measure_gain", gain_of)
     options = replace(WHOLE, from_head=True)
-    if after < 0.5:
-        with pytest.raises(UsageError, match=r"mean Dice 0\.500 of the head, 0\.400 after tuning\. Keep the head"):
+    if refused:
+        with pytest.raises(UsageError, match=refused):
             train_and_validate(prepared.dataset, prepared.plan, "linear", "0", options, folders)
     else:
         train_and_validate(prepared.dataset, prepared.plan, "linear", "0", options, folders)
@@ -355,5 +373,5 @@ def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
         assert folder.parents[2].name == "trials"
         assert set(trained) | set(held_out) == set(split.train) and not set(trained) & set(held_out)
     assert [(trained, held_out) for _, trained, held_out in runs[2:]] == [(split.train, split.val)] * (
-        2 * (after > 0.5)
+        2 * (refused is None)
     )
