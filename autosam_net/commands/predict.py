@@ -117,13 +117,17 @@ def _said_of_quality(output: Path) -> str:
     from autosam_net.evaluation.case_table import CASES_FILE, read_rows
     from autosam_net.evaluation.expected_dice import MINIMUM_PATIENTS
 
-    flags = {case: row.get("flag") for (case, _), row in read_rows(output / CASES_FILE).items()}
-    bad = [case for case, flag in flags.items() if flag == "bad"]
-    if not any(flags.values()):
+    rows = {case: row for (case, _), row in read_rows(output / CASES_FILE).items()}
+    flagged = {case: float(row["expected_mean_Dice"]) for case, row in rows.items() if row.get("flag") == "bad"}
+    bad = [f"{case} ({dice:.3f})" for case, dice in flagged.items()]
+    if not any(row.get("flag") for row in rows.values()):
         few = f"fewer than {MINIMUM_PATIENTS} patients were held out, or validated by an earlier version"
         return f"no expected Dice: {few} (autosam_calibrate)"
-    named = f": {', '.join(bad[:10])}{' ...' * (len(bad) > 10)}" if bad else ""
-    return f"{len(bad)} of {len(flags)} cases are flagged as bad in {output / CASES_FILE}{named}"
+    said = f"{len(bad)} of {len(rows)} cases are flagged as bad in {output / CASES_FILE}"
+    if not bad:
+        return said
+    named = f"{', '.join(bad[:10])}{' ...' * (len(bad) > 10)}"
+    return f"{said}, with an expected Dice below what the worst quarter in validation reached: {named}"
 
 
 def _model(arguments: argparse.Namespace) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,9 @@ def test_bad_cases_are_named_and_uncertainty_is_saved(
     monkeypatch.setattr("autosam_net.inference.model.expect", lambda members: (dict.fromkeys(members[0][1], 0.1), True))
     arguments = ["-i", image(prepared), "-o", str(tmp_path), "--root", str(root), "-c", "cnn", "linear"]
     assert main([*arguments, "--save_uncertainty"]) == 0
-    assert f"1 of 1 cases are flagged as bad in {tmp_path / 'cases.csv'}: patient" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"1 of 1 cases are flagged as bad in {tmp_path / 'cases.csv'}, with an expected Dice below what" in said
+    assert re.search(r"the worst quarter in validation reached: patient\w+ \(0\.100\)\n", said)
     assert len(list((tmp_path / "uncertainty").glob("*.nii.gz"))) == 2
     record = read_sealed(tmp_path / "run.json")
     assert {name.split()[0] for name in record["heads"]} == {"cnn", "linear"}
