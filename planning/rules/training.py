@@ -127,7 +127,8 @@ def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, 
     if steps < TUNING_STEPS:
         return "head", (
             f"the encoder stays frozen: {figures}, so that {steps} fit an hour, under the {TUNING_STEPS} that tuning "
-            "wants; a head learns on cached embeddings in minutes"
+            "wants (on ACDC 170 added 0.001 to the Dice of a trained head); a head learns on cached embeddings in "
+            "minutes"
         )
     memory = machine.gpu_memory_mib or machine.memory_mib
     if 0 < memory < need:
@@ -135,7 +136,7 @@ def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, 
     if patients < TUNED_PATIENTS:
         return "head", (
             f"the encoder stays frozen: a fold trains on {patients} patients, under the {TUNED_PATIENTS} of which "
-            "enough could be held out to tell whether tuning helps"
+            "enough could be held out to tell whether tuning helps (on ACDC it added nothing to a trained head of 7)"
         )
     return TUNING, (
         f"{figures}, so that {steps} fit an hour, and a fold trains on {patients} patients: low-rank updates of "
