@@ -120,8 +120,8 @@ def _try_tuning(
     if count < TUNED_PATIENTS:
         raise UsageError(
             f"--from-head: fold {fold} trains on {count} patients; with fewer than {TUNED_PATIENTS} not enough can be "
-            "held out to tell whether tuning the encoder helps the trained head. On ACDC it added nothing with seven, "
-            "and with one it did harm in two draws of three. Keep the head, or do it with --anyway."
+            "held out to tell whether tuning the encoder helps the trained head. On ACDC it gained 0.005 with seven, "
+            "but lost in one draw of three, and with one it lost in two. Keep the head, or do it with --anyway."
         )
     own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
     trial = replace(options, trial=True)

@@ -136,7 +136,8 @@ def choose_strategy(machine: Machine, seconds: float, tuned: TunedProbe | None, 
     if patients < TUNED_PATIENTS:
         return "head", (
             f"the encoder stays frozen: a fold trains on {patients} patients, under the {TUNED_PATIENTS} of which "
-            "enough could be held out to tell whether tuning helps (on ACDC it added nothing to a trained head of 7)"
+            "enough could be held out to tell whether tuning helps (on ACDC with 7 it added 0.005 to the Dice of a "
+            "trained head, but lost in one draw of three)"
         )
     return TUNING, (
         f"{figures}, so that {steps} fit an hour, and a fold trains on {patients} patients: low-rank updates of "
