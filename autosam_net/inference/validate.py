@@ -62,25 +62,28 @@ def train_and_validate(
 
     With unlabelled cases the same head is trained and validated without them first; it labels them, and what both
     reach can be compared. A tuning that begins with a trained head has it trained and validated first as well; where
-    the encoder is to learn, a trial before that says whether it helps, on labelled patients that are held out of it.
+    the encoder is to learn, a trial then says whether it helps, on labelled patients that are held out of it.
 
     The summary is None where the fold holds nothing out, and where the fold was trained and validated already.
 
     Raises:
         AutosamError: as `train_head` and `validate_fold` do.
-        UsageError: the options contradict each other, or a trial ends with less than the head reaches.
+        UsageError: the options contradict each other, a trial shows no gain, or there are too few patients for one.
     """
     held_out = training_split(dataset, fold, options, folders).val
     planned, plan = plan, plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     _check_options(planned, plan, configuration, options)
     lessons, start = None, None
-    if options.from_head and plan.encoding.tuned and not (options.anyway or options.trial):
-        _try_tuning(dataset, planned, configuration, fold, options, folders)
     if options.from_head:
+        tried = plan.encoding.tuned and not (options.anyway or options.trial)
+        if tried:
+            _check_patients(dataset, fold, options, folders)
         untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
         head, _ = train_and_validate(dataset, planned, configuration, fold, untuned, folders)
         _warn_if_cut_short(head)
         start = head / "model.safetensors"
+        if tried:
+            _try_tuning(dataset, planned, configuration, fold, options, folders)
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
@@ -106,6 +109,17 @@ def _warn_if_cut_short(head: Path) -> None:
         )
 
 
+def _check_patients(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> None:
+    """Refuse to tune the encoder where too few patients are labelled for a trial that says whether it helps."""
+    count = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
+    if count < TUNED_PATIENTS:
+        raise UsageError(
+            f"--from-head: fold {fold} trains on {count} patients; with fewer than {TUNED_PATIENTS} not enough can be "
+            "held out to tell whether tuning the encoder helps the trained head. On ACDC it gained 0.005 with seven, "
+            "but lost in one draw of three, and with one it lost in two. Keep the head, or do it with --anyway."
+        )
+
+
 def _try_tuning(
     dataset: DatasetSpec, plan: Plan, configuration: str, fold: str, options: TrainingOptions, folders: Folders
 ) -> None:
@@ -114,15 +128,8 @@ def _try_tuning(
     The validation part has no say in it, so that its figures remain those of cases nobody has chosen by.
 
     Raises:
-        UsageError: tuning gains no more than chance may, or there are too few patients to hold out enough of them.
+        UsageError: tuning gains no more than chance may.
     """
-    count = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
-    if count < TUNED_PATIENTS:
-        raise UsageError(
-            f"--from-head: fold {fold} trains on {count} patients; with fewer than {TUNED_PATIENTS} not enough can be "
-            "held out to tell whether tuning the encoder helps the trained head. On ACDC it gained 0.005 with seven, "
-            "but lost in one draw of three, and with one it lost in two. Keep the head, or do it with --anyway."
-        )
     own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
     trial = replace(options, trial=True)
     tuned, _ = train_and_validate(dataset, plan, configuration, fold, trial, own)

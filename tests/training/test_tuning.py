@@ -354,7 +354,7 @@ def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
         replace_cases(folder / "validation" / CASES_FILE, rows)
 
     def gain_of(before, after, patients):
-        assert before.cases == after.cases == runs[0][2] and set(before.cases) <= set(patients)
+        assert before.cases == after.cases == runs[1][2] and set(before.cases) <= set(patients)
         assert not before.case_dice.any() and after.case_dice.all()
         return gain
 
@@ -369,9 +369,9 @@ def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
     else:
         train_and_validate(prepared.dataset, prepared.plan, "linear", "0", options, folders)
     split = training_split(prepared.dataset, "0", options, folders)
-    for folder, trained, held_out in runs[:2]:
+    head, *trial = runs[:3]
+    assert head[0].parents[2].name == "results" and head[1:] == (split.train, split.val)
+    for folder, trained, held_out in trial:
         assert folder.parents[2].name == "trials"
         assert set(trained) | set(held_out) == set(split.train) and not set(trained) & set(held_out)
-    assert [(trained, held_out) for _, trained, held_out in runs[2:]] == [(split.train, split.val)] * (
-        2 * (refused is None)
-    )
+    assert [(trained, held_out) for _, trained, held_out in runs[3:]] == [(split.train, split.val)] * (refused is None)
