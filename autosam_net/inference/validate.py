@@ -80,10 +80,9 @@ def train_and_validate(
             _check_patients(dataset, fold, options, folders)
         untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
         head, _ = train_and_validate(dataset, planned, configuration, fold, untuned, folders)
-        _warn_if_cut_short(head)
-        start = head / "model.safetensors"
+        start, epochs = head / "model.safetensors", _epochs_of(head)
         if tried:
-            _try_tuning(dataset, planned, configuration, fold, options, folders)
+            _try_tuning(dataset, planned, configuration, fold, options, epochs, folders)
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
@@ -98,15 +97,16 @@ def train_and_validate(
     return folder, None
 
 
-def _warn_if_cut_short(head: Path) -> None:
-    """Say so where the head that tuning begins with is not at the end of its recipe: it comes first."""
+def _epochs_of(head: Path) -> int:
+    """Return for how long the head that tuning begins with was trained; warn where that is not all of its recipe."""
     record = read_sealed(head / "run.json")
-    trained, planned = record["epochs"], record.get("planned_epochs", 0)  # not in those of earlier versions
+    trained, planned = int(record["epochs"]), record.get("planned_epochs", 0)  # not in those of earlier versions
     if trained < planned and this_team().leads:
         log.warning(
             "%s: ended after %d of %d planned epochs. Time for the rest may bring more than tuning does.",
             *(head, trained, planned),
         )
+    return trained
 
 
 def _check_patients(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> None:
@@ -121,19 +121,29 @@ def _check_patients(dataset: DatasetSpec, fold: str, options: TrainingOptions, f
 
 
 def _try_tuning(
-    dataset: DatasetSpec, plan: Plan, configuration: str, fold: str, options: TrainingOptions, folders: Folders
+    dataset: DatasetSpec,
+    plan: Plan,
+    configuration: str,
+    fold: str,
+    options: TrainingOptions,
+    epochs: int,
+    folders: Folders,
 ) -> None:
     """Train the head and tune the encoder on most of the labelled patients, and compare both on the others.
 
     The validation part has no say in it, so that its figures remain those of cases nobody has chosen by.
+
+    Args:
+        epochs: of the head that is to be tuned. The trial's head gets as many, whatever time is left for tuning: were
+            it cut short, tuning would gain by training on what the head still lacks.
 
     Raises:
         UsageError: tuning gains no more than chance may.
     """
     own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
     trial = replace(options, trial=True)
-    tuned, _ = train_and_validate(dataset, plan, configuration, fold, trial, own)
-    head = tuned.parent.with_name(trial.untuned.run_name(configuration)) / tuned.name
+    alike = replace(trial.untuned, epochs=epochs, max_minutes=None)
+    head, tuned = (train_and_validate(dataset, plan, configuration, fold, wanted, own)[0] for wanted in (alike, trial))
     with this_team().leader_first():
         before, after = (read_metric_tables([folder / "validation" / CASES_FILE]) for folder in (head, tuned))
         gain = measure_gain(before, after, patients_of(dataset, folders))

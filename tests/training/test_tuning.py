@@ -352,6 +352,7 @@ def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
         runs.append((folder, tuple(record["trained_on"]), cases))
         rows = {(case, "disc"): dict.fromkeys(METRICS, float("from-head" in str(folder))) for case in cases}
         replace_cases(folder / "validation" / CASES_FILE, rows)
+        (folder / "validation" / "summary.json").touch()
 
     def gain_of(before, after, patients):
         assert before.cases == after.cases == runs[1][2] and set(before.cases) <= set(patients)
@@ -375,3 +376,28 @@ def test_a_trial_on_held_out_labels_decides_whether_a_trained_head_is_tuned(
         assert folder.parents[2].name == "trials"
         assert set(trained) | set(held_out) == set(split.train) and not set(trained) & set(held_out)
     assert [(trained, held_out) for _, trained, held_out in runs[3:]] == [(split.train, split.val)] * (refused is None)
+
+
+def test_the_head_of_a_trial_is_trained_for_as_long_as_the_head(
+    prepared: Prepared, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(options: TrainingOptions) -> None:
+        train_and_validate(prepared.dataset, prepared.plan, "linear", "0", options, folders)
+
+    def lengths() -> dict[str, int]:
+        trials = folders.results.glob("*/trials/*/*/fold_0/run.json")
+        return {record.parents[1].name: json.loads(record.read_text())["epochs"] for record in trials}
+
+    monkeypatch.setattr("autosam_net.inference.validate.TUNED_PATIENTS", 4)
+    tuning = replace(WHOLE, from_head=True, epochs=None, max_minutes=1e-4)
+    train(TrainingOptions(epochs=3))
+    with pytest.raises(UsageError, match="no more than chance may give"):
+        train(tuning)
+    assert lengths() == {"linear": 3, "linear_encoder-full_from-head": 1}
+
+    train(TrainingOptions(epochs=2, overwrite=True))
+    with pytest.raises(PlanError, match=r"trials.*linear/fold_0: this fold was trained before\..*--overwrite"):
+        train(tuning)
+    with pytest.raises(UsageError, match="no more than chance may give"):
+        train(replace(tuning, overwrite=True))
+    assert lengths() == {"linear": 2, "linear_encoder-full_from-head": 1}
