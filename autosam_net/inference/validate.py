@@ -70,19 +70,20 @@ def train_and_validate(
         AutosamError: as `train_head` and `validate_fold` do.
         UsageError: the options contradict each other, a trial shows no gain, or there are too few patients for one.
     """
-    held_out = training_split(dataset, fold, options, folders).val
+    split = training_split(dataset, fold, options, folders)
     planned, plan = plan, plan.for_configuration(configuration, options.tuning, options.prompt_kind)
     _check_options(planned, plan, configuration, options)
     lessons, start = None, None
     if options.from_head:
         tried = plan.encoding.tuned and not (options.anyway or options.trial)
         if tried:
-            _check_patients(dataset, fold, options, folders)
+            _check_patients(fold, count_patients(split, dataset, folders))
         untuned = replace(options.untuned, epochs=None, resume=True, overwrite=False)
         head, _ = train_and_validate(dataset, planned, configuration, fold, untuned, folders)
-        start, epochs = head / "model.safetensors", _epochs_of(head)
+        _warn_if_cut_short(head)
+        start = head / "model.safetensors"
         if tried:
-            _try_tuning(dataset, planned, configuration, fold, options, epochs, folders)
+            _try_tuning(dataset, planned, configuration, fold, options, head, folders)
     if unlabelled := unlabelled_part(dataset, plan, fold, options, folders):
         supervised = replace(options, unlabelled=False, resume=not options.overwrite)
         taught, _ = train_and_validate(dataset, plan, configuration, fold, supervised, folders)
@@ -91,27 +92,25 @@ def train_and_validate(
     folder = train_head(dataset, plan, configuration, fold, options, folders, lessons, start)
     if not this_team().leads:
         return folder, None
-    if held_out and not (folder / "validation" / "summary.json").is_file():
-        return folder, validate_fold(dataset, plan, folder, held_out, options.device, folders)
+    if split.val and not (folder / "validation" / "summary.json").is_file():
+        return folder, validate_fold(dataset, plan, folder, split.val, options.device, folders)
     _describe(ModelFolder(folder.parent), dataset, folders)
     return folder, None
 
 
-def _epochs_of(head: Path) -> int:
-    """Return for how long the head that tuning begins with was trained; warn where that is not all of its recipe."""
+def _warn_if_cut_short(head: Path) -> None:
+    """Say so where the head that tuning begins with is not at the end of its recipe: it comes first."""
     record = read_sealed(head / "run.json")
-    trained, planned = int(record["epochs"]), record.get("planned_epochs", 0)  # not in those of earlier versions
+    trained, planned = record["epochs"], record.get("planned_epochs", 0)  # not in those of earlier versions
     if trained < planned and this_team().leads:
         log.warning(
             "%s: ended after %d of %d planned epochs. Time for the rest may bring more than tuning does.",
             *(head, trained, planned),
         )
-    return trained
 
 
-def _check_patients(dataset: DatasetSpec, fold: str, options: TrainingOptions, folders: Folders) -> None:
+def _check_patients(fold: str, count: int) -> None:
     """Refuse to tune the encoder where too few patients are labelled for a trial that says whether it helps."""
-    count = count_patients(training_split(dataset, fold, options, folders), dataset, folders)
     if count < TUNED_PATIENTS:
         raise UsageError(
             f"--from-head: fold {fold} trains on {count} patients; with fewer than {TUNED_PATIENTS} not enough can be "
@@ -126,7 +125,7 @@ def _try_tuning(
     configuration: str,
     fold: str,
     options: TrainingOptions,
-    epochs: int,
+    trained: Path,
     folders: Folders,
 ) -> None:
     """Train the head and tune the encoder on most of the labelled patients, and compare both on the others.
@@ -134,15 +133,15 @@ def _try_tuning(
     The validation part has no say in it, so that its figures remain those of cases nobody has chosen by.
 
     Args:
-        epochs: of the head that is to be tuned. The trial's head gets as many, whatever time is left for tuning: were
-            it cut short, tuning would gain by training on what the head still lacks.
+        trained: folder of the head that is to be tuned. The trial's head gets as many epochs, whatever time is left
+            for tuning: were it cut short, tuning would gain by training on what the head still lacks.
 
     Raises:
         UsageError: tuning gains no more than chance may.
     """
     own = replace(folders, results=folders.results / dataset.name / TRIALS_FOLDER)
     trial = replace(options, trial=True)
-    alike = replace(trial.untuned, epochs=epochs, max_minutes=None)
+    alike = replace(trial.untuned, epochs=read_sealed(trained / "run.json")["epochs"], max_minutes=None)
     head, tuned = (train_and_validate(dataset, plan, configuration, fold, wanted, own)[0] for wanted in (alike, trial))
     with this_team().leader_first():
         before, after = (read_metric_tables([folder / "validation" / CASES_FILE]) for folder in (head, tuned))
